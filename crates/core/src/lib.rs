@@ -1,0 +1,13 @@
+//! The decisions of Loopwright, and nothing else.
+//!
+//! Every module here is a plain state machine: an event goes in (`acquire(n)`, `cancelled(ticket)`, `fired(now)`),
+//! actions come out (whom to wake, what to close, when to call again). There is no Python here, no clock, no I/O and no
+//! thread, so each machine can be read alone, model-checked and fuzzed, and the same machine serves a real event loop
+//! and a simulated one. `crates/python` carries the actions out and decides nothing.
+//!
+//! Machines are generic over `W`, the *waker*: whatever the caller needs to get at a waiter again. A machine only
+//! stores it and hands it back, exactly once.
+#![forbid(unsafe_code)]
+
+pub mod semaphore;
+pub mod waiters;
