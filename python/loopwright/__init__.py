@@ -1,0 +1,32 @@
+"""The systems every asyncio service needs, done right in Rust and proven under a cancel at every await point."""
+
+from __future__ import annotations
+
+from loopwright._loopwright import __version__
+from loopwright.errors import GroupFull, LoopMismatch, LoopwrightError, QueueShutDown
+from loopwright.limits import (
+    BoundedSemaphore,
+    Event,
+    EventStats,
+    Lock,
+    LockStats,
+    Permit,
+    Semaphore,
+    SemaphoreStats,
+)
+
+__all__ = [
+    "BoundedSemaphore",
+    "Event",
+    "EventStats",
+    "GroupFull",
+    "Lock",
+    "LockStats",
+    "LoopMismatch",
+    "LoopwrightError",
+    "Permit",
+    "QueueShutDown",
+    "Semaphore",
+    "SemaphoreStats",
+    "__version__",
+]

@@ -9,5 +9,6 @@
 //! stores it and hands it back, exactly once.
 #![forbid(unsafe_code)]
 
+pub mod event;
 pub mod semaphore;
 pub mod waiters;

@@ -1,13 +1,49 @@
 //! `loopwright._loopwright`: carries out on asyncio what `loopwright-core` decides. One file per public object.
+//!
+//! How a wait works, from the leaf up: an object holds a core machine; `op` is one awaited operation on it; when it has
+//! to wait it yields a `fut` to its task and leaves a waker in the machine; an event (a release, a put) returns wakers;
+//! `hub` runs them, all of one turn in one go. `awaitable` and `aio` are the only files with `unsafe`.
 
-use pyo3::prelude::*;
+mod aio;
+mod args;
+mod awaitable;
+mod event;
+mod fut;
+mod hub;
+mod lock;
+mod op;
+mod permits;
+mod semaphore;
 
-#[pymodule(gil_used = true)]
+#[pyo3::pymodule(gil_used = true)]
 mod _loopwright {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::aio::{forget_cached_hub, use_private};
+    #[pymodule_export]
+    use crate::event::Event;
+    #[pymodule_export]
+    use crate::lock::Lock;
+    #[pymodule_export]
+    use crate::permits::Permit;
+    #[pymodule_export]
+    use crate::semaphore::{BoundedSemaphore, Semaphore};
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("__version__", env!("CARGO_PKG_VERSION"))
+        let py = module.py();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        crate::awaitable::init(py)?;
+        crate::awaitable::install_send::<crate::op::Op>(py);
+        crate::awaitable::cache_async_with::<crate::permits::Permits>(py)?;
+        py.import("os")?.call_method(
+            "register_at_fork",
+            (),
+            Some(&[("after_in_child", module.getattr("_forget_cached_hub")?)].into_py_dict(py)?),
+        )?;
+        Ok(())
     }
+
+    use pyo3::types::IntoPyDict;
 }

@@ -1,0 +1,160 @@
+//! The only room that knows asyncio: the running loop, the current task, its exceptions.
+//!
+//! Everything here is asyncio's documented interface, except the items of this list. Each has a public fallback, which
+//! [`use_private`] switches to (a test runs the core suite that way):
+//!
+//! | private item | version | why | fallback |
+//! |---|---|---|---|
+//! | thread-state dict, `"__asyncio_running_event_loop__"` | 3.11 | `get_running_loop()` costs a `getpid` there | `asyncio.get_running_loop()` |
+//!
+//! The *identity* of that holder is compared, nothing is read from it.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::exceptions::PyBaseException;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use crate::hub::Hub;
+
+static PRIVATE: AtomicBool = AtomicBool::new(true);
+
+/// Switches the table above on (the default) or off.
+#[pyfunction]
+#[pyo3(name = "_use_private")]
+pub fn use_private(on: bool) {
+    PRIVATE.store(on, Ordering::Relaxed);
+    forget_cached_hub();
+}
+
+/// Drops this thread's cached hub. Also called in the child after a fork.
+#[pyfunction]
+#[pyo3(name = "_forget_cached_hub")]
+pub fn forget_cached_hub() {
+    CACHED.with(|cached| drop(cached.take()));
+}
+
+struct Cached {
+    /// What identifies "the same loop is running": the loop, or 3.11's holder of it.
+    key: Py<PyAny>,
+    hub: Py<Hub>,
+}
+
+thread_local! {
+    static CACHED: RefCell<Option<Cached>> = const { RefCell::new(None) };
+}
+
+fn cached_hub(py: Python<'_>, key: &Bound<'_, PyAny>) -> Option<Py<Hub>> {
+    CACHED.with_borrow(|cached| match cached {
+        Some(cached) if cached.key.is(key) => Some(cached.hub.clone_ref(py)),
+        _ => None,
+    })
+}
+
+/// The hub of the running loop, made on first use.
+///
+/// # Errors
+/// `RuntimeError: no running event loop`.
+#[inline]
+pub fn hub(py: Python<'_>) -> PyResult<Py<Hub>> {
+    #[cfg(not(Py_3_12))]
+    if PRIVATE.load(Ordering::Relaxed)
+        && let Some(holder) = running_loop_holder(py)
+    {
+        return match cached_hub(py, &holder) {
+            Some(hub) => Ok(hub),
+            None => find_hub(&running_loop(py)?, holder),
+        };
+    }
+    let running = running_loop(py)?;
+    match cached_hub(py, &running) {
+        Some(hub) => Ok(hub),
+        None => find_hub(&running, running.clone()),
+    }
+}
+
+#[cold]
+fn find_hub<'py>(running: &Bound<'py, PyAny>, key: Bound<'py, PyAny>) -> PyResult<Py<Hub>> {
+    let hub = Hub::of(running)?;
+    let fresh = Cached { key: key.unbind(), hub: hub.clone_ref(running.py()) };
+    // The old entry is dropped after the cell is free again: it may run finalizers that come back here.
+    drop(CACHED.with(|cached| cached.replace(Some(fresh))));
+    Ok(hub)
+}
+
+/// `asyncio.get_running_loop()`.
+///
+/// # Errors
+/// `RuntimeError: no running event loop`.
+pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    GET.import(py, "asyncio", "get_running_loop")?.call0()
+}
+
+/// 3.11 only; a new holder is made each time a loop starts or stops running in the thread.
+#[cfg(not(Py_3_12))]
+fn running_loop_holder(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    use pyo3::ffi;
+    let name = intern!(py, "__asyncio_running_event_loop__");
+    // SAFETY: the thread is attached (`py`); both calls return borrowed references or NULL and leave no exception set
+    // (PyDict_GetItem suppresses them), and the reference is made strong before anything else runs.
+    unsafe {
+        let dict = ffi::PyThreadState_GetDict();
+        if dict.is_null() {
+            return None;
+        }
+        Bound::from_borrowed_ptr_or_opt(py, ffi::PyDict_GetItem(dict, name.as_ptr()))
+    }
+}
+
+/// `asyncio.CancelledError`.
+pub fn cancelled_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    TYPE.import(py, "asyncio", "CancelledError")
+}
+
+/// `asyncio.InvalidStateError`.
+pub fn invalid_state(py: Python<'_>, message: &'static str) -> PyErr {
+    static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    match TYPE.import(py, "asyncio", "InvalidStateError") {
+        Ok(kind) => PyErr::from_type(kind.clone(), message),
+        Err(error) => error,
+    }
+}
+
+/// The classes of `loopwright.errors`, by name.
+pub fn loopwright_error(py: Python<'_>, name: &str, message: String) -> PyErr {
+    let make = || -> PyResult<PyErr> {
+        let class = py.import(intern!(py, "loopwright.errors"))?.getattr(name)?.cast_into::<PyType>()?;
+        Ok(PyErr::from_type(class, message))
+    };
+    make().unwrap_or_else(|error| error)
+}
+
+/// Makes the error that `throw(type, value, traceback)` was asked to raise.
+pub fn thrown(
+    error: &Bound<'_, PyAny>,
+    value: Option<&Bound<'_, PyAny>>,
+    traceback: Option<&Bound<'_, PyAny>>,
+) -> PyErr {
+    let instance = match value.filter(|value| !value.is_none()) {
+        Some(value) if value.is_instance_of::<PyBaseException>() => Ok(value.clone()),
+        Some(value) => error.call1((value,)),
+        None if error.is_instance_of::<PyBaseException>() => Ok(error.clone()),
+        None => error.call0(),
+    };
+    match instance {
+        Ok(instance) => {
+            if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none())
+                && let Err(error) = instance.setattr(intern!(error.py(), "__traceback__"), traceback)
+            {
+                return error;
+            }
+            PyErr::from_value(instance)
+        }
+        Err(error) => error,
+    }
+}

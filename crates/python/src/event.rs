@@ -1,0 +1,159 @@
+//! Event: a superset of asyncio's. The machine is `loopwright_core::event`.
+
+use loopwright_core::event::Event as Machine;
+use loopwright_core::waiters::Ticket;
+use pyo3::PyTraverseError;
+use pyo3::PyVisit;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::hub::{Binding, Hub, Origin};
+use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Value, Waker};
+use crate::permits;
+use crate::semaphore;
+
+/// A flag that lets every waiter pass once it is set. A superset of :class:`asyncio.Event`.
+///
+/// A waiter that was woken passes even when :meth:`clear` is called before it runs.
+///
+/// One object serves one event loop at a time: it belongs to a loop while it has waiters. Not thread-safe.
+#[pyclass(module = "loopwright", name = "Event", subclass, weakref)]
+pub struct Event {
+    machine: Machine<Waker>,
+    binding: Binding,
+}
+
+#[pymethods]
+impl Event {
+    #[new]
+    #[pyo3(signature = (*args, **kwargs), text_signature = "()")]
+    fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        permits::any_arguments(args, kwargs);
+        Self { machine: Machine::default(), binding: Binding::default() }
+    }
+
+    fn __init__(slf: &Bound<'_, Self>) {
+        *slf.borrow_mut() = Self { machine: Machine::default(), binding: Binding::default() };
+    }
+
+    /// Whether the flag is set.
+    fn is_set(&self) -> bool {
+        self.machine.is_set()
+    }
+
+    /// Waiters: those in line, and those woken that have not run yet.
+    #[getter]
+    fn waiting(&self) -> usize {
+        self.machine.waiting()
+    }
+
+    /// Sets the flag and wakes every waiter.
+    fn set(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let wakes = slf.borrow_mut().machine.set();
+        op::wake(slf.py(), wakes, Origin::Loop)
+    }
+
+    /// Clears the flag: later waiters wait for the next :meth:`set`.
+    fn clear(&mut self) {
+        self.machine.clear();
+    }
+
+    /// Waits until the flag is set.
+    ///
+    /// Returns:
+    ///     An operation to await; it answers True.
+    ///
+    /// Raises:
+    ///     CancelledError: the wait was cancelled.
+    ///     LoopMismatch: waiters of another event loop stand in line.
+    fn wait(slf: &Bound<'_, Self>) -> PyResult<Py<Op>> {
+        Op::new(slf.py(), Kind::WaitEvent(WaitEvent(slf.clone().unbind())))
+    }
+
+    /// stats()
+    /// --
+    ///
+    /// Returns:
+    ///     A frozen :class:`EventStats` of this moment.
+    fn stats<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        semaphore::stats(slf.as_any(), "EventStats")
+    }
+
+    fn _stats(&self) -> (bool, usize) {
+        (self.machine.is_set(), self.machine.waiting())
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let (set, waiting) = slf.borrow()._stats();
+        let set = if set { "set" } else { "unset" };
+        let waiters = if waiting > 0 { format!(", waiters:{waiting}") } else { String::new() };
+        let class = slf.get_type().fully_qualified_name()?;
+        Ok(format!("<{class} object at {:#x} [{set}{waiters}]>", slf.as_ptr() as usize))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for waker in self.machine.wakers() {
+            waker.traverse(&visit)?;
+        }
+        self.binding.traverse(&visit)
+    }
+
+    fn __clear__(&mut self) {
+        self.machine = Machine::default();
+    }
+}
+
+/// `Event.wait()`.
+pub struct WaitEvent(Py<Event>);
+
+fn yes(py: Python<'_>) -> Value {
+    true.into_pyobject(py).map(|yes| yes.to_owned().into_any().unbind()).ok()
+}
+
+impl Operation for WaitEvent {
+    fn name(&self) -> &'static str {
+        "Event.wait"
+    }
+
+    fn attempt(&mut self, py: Python<'_>) -> PyResult<Option<Value>> {
+        Ok(self.0.bind(py).borrow().machine.is_set().then(|| yes(py)))
+    }
+
+    fn enlist(&mut self, hub: &Bound<'_, Hub>, waker: Waker) -> PyResult<Enlisted> {
+        let py = hub.py();
+        let mut event = self.0.bind(py).borrow_mut();
+        if event.machine.is_set() {
+            return Ok(Enlisted::Done(yes(py)));
+        }
+        let event = &mut *event;
+        event.binding.claim(hub, event.machine.waiting(), "Event")?;
+        Ok(Enlisted::Waits(event.machine.wait(waker)))
+    }
+
+    fn resume(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<Resumed> {
+        let mut event = self.0.bind(py).borrow_mut();
+        if !event.machine.resume(ticket) {
+            return Err(pyo3::exceptions::PyRuntimeError::new_err("Event.wait was resumed before the event was set"));
+        }
+        let waiting = event.machine.waiting();
+        let unbound = event.binding.release(waiting);
+        drop(event);
+        drop(unbound);
+        Ok(Resumed::Done(yes(py)))
+    }
+
+    fn leave(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<()> {
+        let unbound = {
+            let mut event = self.0.bind(py).borrow_mut();
+            event.machine.leave(ticket);
+            let waiting = event.machine.waiting();
+            event.binding.release(waiting)
+        };
+        drop(unbound);
+        Ok(())
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
+    }
+}

@@ -1,0 +1,248 @@
+//! The hub: one per event loop, made on first use. What all waiters of one loop share.
+//!
+//! Woken futures of one turn are gathered here, and ONE `call_soon` runs their callbacks, each in its own context, in
+//! the order of the wakes. In debug mode every wake gets a `call_soon` of its own: asyncio's slow-callback log then
+//! names the task that was slow and not the hub.
+
+use std::collections::VecDeque;
+
+use pyo3::PyTraverseError;
+use pyo3::PyVisit;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+
+use crate::aio;
+use crate::fut::Fut;
+
+/// From where a wake comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The loop's own thread.
+    Loop,
+    /// Any thread: the loop has to be woken from its `select`.
+    Thread,
+}
+
+/// See the module's documentation.
+#[pyclass(module = "loopwright._loopwright", name = "_Hub", weakref)]
+pub struct Hub {
+    event_loop: Option<Py<PyAny>>,
+    call_soon: Option<Py<PyAny>>,
+    /// `self.drain`, bound once.
+    drain: Option<Py<PyAny>>,
+    ready: VecDeque<Py<Fut>>,
+    /// The emptied deque of the last drain, kept for its memory.
+    spare: VecDeque<Py<Fut>>,
+    scheduled: bool,
+}
+
+/// Under which name a loop keeps its hub.
+const ATTRIBUTE: &str = "_loopwright_hub";
+
+impl Hub {
+    /// The hub of a loop.
+    ///
+    /// # Errors
+    /// Whatever the loop raises when an attribute is set on it.
+    pub fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
+        let py = event_loop.py();
+        let name = intern!(py, ATTRIBUTE);
+        if let Some(hub) = event_loop.getattr_opt(name)? {
+            return Ok(hub.cast_into::<Self>()?.unbind());
+        }
+        let hub = Bound::new(
+            py,
+            Self {
+                event_loop: Some(event_loop.clone().unbind()),
+                call_soon: Some(event_loop.getattr(intern!(py, "call_soon"))?.unbind()),
+                drain: None,
+                ready: VecDeque::new(),
+                spare: VecDeque::new(),
+                scheduled: false,
+            },
+        )?;
+        let drain = hub.getattr(intern!(py, "drain"))?.unbind();
+        hub.borrow_mut().drain = Some(drain);
+        event_loop.setattr(name, &hub)?;
+        Ok(hub.unbind())
+    }
+
+    /// The loop this hub belongs to.
+    ///
+    /// # Errors
+    /// `RuntimeError` when the loop has been garbage collected.
+    pub fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.event_loop {
+            Some(event_loop) => Ok(event_loop.bind(py).clone()),
+            None => Err(pyo3::exceptions::PyRuntimeError::new_err("the event loop is gone")),
+        }
+    }
+
+    /// Runs a future's callbacks in the next turn of the loop.
+    ///
+    /// # Errors
+    /// What `call_soon` raises: the loop is closed.
+    pub fn wake(slf: &Bound<'_, Self>, fut: Py<Fut>, origin: Origin) -> PyResult<()> {
+        let py = slf.py();
+        {
+            let mut hub = slf.borrow_mut();
+            hub.ready.push_back(fut);
+            if hub.scheduled {
+                return Ok(());
+            }
+            hub.scheduled = true;
+        }
+        let scheduled = if origin == Origin::Loop && Self::is_debugged(slf)? {
+            let fut = {
+                let mut hub = slf.borrow_mut();
+                hub.scheduled = false;
+                hub.ready.pop_back()
+            };
+            return fut.map_or(Ok(()), |fut| Self::schedule_alone(slf, fut.bind(py)));
+        } else {
+            Self::schedule_drain(slf, origin)
+        };
+        if scheduled.is_err() {
+            let lost = {
+                let mut hub = slf.borrow_mut();
+                hub.scheduled = false;
+                std::mem::take(&mut hub.ready)
+            };
+            drop(lost);
+        }
+        scheduled
+    }
+
+    fn is_debugged(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let event_loop = slf.borrow().event_loop(slf.py())?;
+        event_loop.call_method0(intern!(slf.py(), "get_debug"))?.is_truthy()
+    }
+
+    fn schedule_alone(slf: &Bound<'_, Self>, fut: &Bound<'_, Fut>) -> PyResult<()> {
+        let py = slf.py();
+        let call_soon = slf.borrow().call_soon.as_ref().map(|call_soon| call_soon.clone_ref(py));
+        let Some(call_soon) = call_soon else { return Ok(()) };
+        for (callback, context) in Fut::take_callbacks(fut) {
+            let kwargs = PyDict::new(py);
+            kwargs.set_item(intern!(py, "context"), context)?;
+            call_soon.bind(py).call((callback, fut), Some(&kwargs))?;
+        }
+        Ok(())
+    }
+
+    fn schedule_drain(slf: &Bound<'_, Self>, origin: Origin) -> PyResult<()> {
+        let py = slf.py();
+        let (call_soon, drain, event_loop) = {
+            let hub = slf.borrow();
+            let (Some(call_soon), Some(drain)) = (&hub.call_soon, &hub.drain) else { return Ok(()) };
+            (call_soon.clone_ref(py), drain.clone_ref(py), hub.event_loop(py)?)
+        };
+        match origin {
+            Origin::Loop => call_soon.bind(py).call((drain,), Some(in_no_context(py)?))?,
+            Origin::Thread => {
+                event_loop.getattr(intern!(py, "call_soon_threadsafe"))?.call((drain,), Some(in_no_context(py)?))?
+            }
+        };
+        Ok(())
+    }
+}
+
+/// `{"context": Context()}`: the hub's own callbacks run in one empty context instead of copying the waker's.
+fn in_no_context(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
+    static KWARGS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    KWARGS
+        .get_or_try_init(py, || {
+            let kwargs = PyDict::new(py);
+            kwargs.set_item("context", py.import("contextvars")?.getattr("Context")?.call0()?)?;
+            Ok(kwargs.unbind())
+        })
+        .map(|kwargs| kwargs.bind(py))
+}
+
+#[pymethods]
+impl Hub {
+    /// Runs the callbacks of every future woken since the last turn.
+    fn drain(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let mut batch = {
+            let mut hub = slf.borrow_mut();
+            hub.scheduled = false;
+            let spare = std::mem::take(&mut hub.spare);
+            std::mem::replace(&mut hub.ready, spare)
+        };
+        while let Some(fut) = batch.pop_front() {
+            let Err(error) = Fut::run_callbacks(fut.bind(py)) else { continue };
+            // KeyboardInterrupt, SystemExit: the rest keeps its turn, in front of what was woken meanwhile.
+            let again = {
+                let mut hub = slf.borrow_mut();
+                batch.append(&mut hub.ready);
+                hub.ready = batch;
+                !hub.ready.is_empty() && !std::mem::replace(&mut hub.scheduled, true)
+            };
+            if again {
+                Self::schedule_drain(slf, Origin::Loop)?;
+            }
+            return Err(error);
+        }
+        slf.borrow_mut().spare = batch;
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for object in [&self.event_loop, &self.call_soon, &self.drain].into_iter().flatten() {
+            visit.call(object)?;
+        }
+        for fut in &self.ready {
+            visit.call(fut)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&mut self) {
+        self.event_loop = None;
+        self.call_soon = None;
+        self.drain = None;
+        self.ready.clear();
+    }
+}
+
+/// Which loop an object with waiters belongs to, while it has any (DESIGN section 3, rule 6).
+#[derive(Default)]
+pub struct Binding(Option<Py<Hub>>);
+
+impl Binding {
+    /// Claims an object for the hub of a new waiter.
+    ///
+    /// # Errors
+    /// `LoopMismatch` when waiters of another loop still stand in line.
+    pub fn claim(&mut self, hub: &Bound<'_, Hub>, waiting: usize, what: &str) -> PyResult<()> {
+        match &self.0 {
+            Some(bound) if bound.is(hub) => Ok(()),
+            Some(_) if waiting > 0 => Err(aio::loopwright_error(
+                hub.py(),
+                "LoopMismatch",
+                format!(
+                    "{what} is bound to a different event loop: {waiting} waiter(s) of that loop still wait; \
+                     use one object per loop, or wait until the other loop's waiters have finished"
+                ),
+            )),
+            _ => {
+                self.0 = Some(hub.clone().unbind());
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets go of the loop once nobody waits any more. Drop the result when no borrow is held.
+    #[must_use]
+    pub fn release(&mut self, waiting: usize) -> Option<Py<Hub>> {
+        if waiting == 0 { self.0.take() } else { None }
+    }
+
+    /// For `__traverse__`.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0.as_ref().map_or(Ok(()), |hub| visit.call(hub))
+    }
+}

@@ -1,0 +1,365 @@
+//! Permits: what Semaphore, BoundedSemaphore and Lock have in common. The machine is `loopwright_core::semaphore`.
+
+use loopwright_core::semaphore::{Acquired, Semaphore as Machine};
+use loopwright_core::waiters::Ticket;
+use pyo3::PyTraverseError;
+use pyo3::PyVisit;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::args;
+use crate::awaitable::{Cached, CachesMethods, Ready, Which};
+use crate::hub::{Binding, Hub, Origin};
+use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Value, Waker};
+
+/// What an object with permits is called, and the names of its operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// `Semaphore`
+    Semaphore,
+    /// `BoundedSemaphore`
+    Bounded,
+    /// `Lock`
+    Lock,
+}
+
+impl Flavour {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Semaphore => "Semaphore",
+            Self::Bounded => "BoundedSemaphore",
+            Self::Lock => "Lock",
+        }
+    }
+
+    fn acquire(self) -> &'static str {
+        match self {
+            Self::Semaphore => "Semaphore.acquire",
+            Self::Bounded => "BoundedSemaphore.acquire",
+            Self::Lock => "Lock.acquire",
+        }
+    }
+}
+
+/// The common base of Semaphore, BoundedSemaphore and Lock.
+#[pyclass(module = "loopwright._loopwright", name = "_Permits", subclass, weakref)]
+pub struct Permits {
+    pub machine: Machine<Waker>,
+    pub flavour: Flavour,
+    /// The most permits there can be (BoundedSemaphore, Lock).
+    pub limit: Option<i64>,
+    /// Acquires so far, and how many of them had to wait.
+    acquired: u64,
+    waited: u64,
+    binding: Binding,
+    cached: Cached,
+}
+
+impl Permits {
+    /// Permits of a kind.
+    pub fn new(flavour: Flavour, permits: i64, limit: Option<i64>, fair: bool) -> Self {
+        Self {
+            machine: Machine::new(permits, fair),
+            flavour,
+            limit,
+            acquired: 0,
+            waited: 0,
+            binding: Binding::default(),
+            cached: [None, None],
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, n: u64) -> bool {
+        let taken = self.machine.try_acquire(n);
+        self.acquired += u64::from(taken);
+        taken
+    }
+
+    fn check_reachable(&self, n: u64) -> PyResult<()> {
+        match self.limit {
+            Some(limit) if n > limit.unsigned_abs() => Err(PyValueError::new_err(format!(
+                "{}.acquire(n={n}) can never succeed: there are {limit} permits in all; ask for fewer or raise the limit",
+                self.flavour.name()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives `n` permits back and wakes whom they serve.
+    ///
+    /// # Errors
+    /// `ValueError`/`RuntimeError` when that is more than were taken and the object minds; what `call_soon` raises.
+    #[inline]
+    pub fn give_back(slf: &Bound<'_, Self>, n: u64) -> PyResult<()> {
+        let wakes = {
+            let mut permits = slf.borrow_mut();
+            if let Some(limit) = permits.limit {
+                permits.check_release(n, limit)?;
+            }
+            permits.machine.release(n)
+        };
+        if wakes.is_empty() { Ok(()) } else { op::wake(slf.py(), wakes, Origin::Loop) }
+    }
+
+    fn check_release(&self, n: u64, limit: i64) -> PyResult<()> {
+        let out = limit - self.machine.available();
+        if i64::try_from(n).is_ok_and(|n| n <= out) {
+            return Ok(());
+        }
+        Err(match self.flavour {
+            Flavour::Lock => pyo3::exceptions::PyRuntimeError::new_err("Lock is not acquired: nothing to release"),
+            _ => PyValueError::new_err(format!(
+                "BoundedSemaphore released too many times: release(n={n}) while {} of {limit} permits are out",
+                out.max(0)
+            )),
+        })
+    }
+
+    /// `async with`'s first half: the shared ready object when the way is free.
+    #[inline]
+    fn enter(slf: &Bound<'_, Self>, n: u64) -> PyResult<Py<PyAny>> {
+        if slf.borrow_mut().take(n) {
+            return Ok(Ready::get(slf.py()).into_any());
+        }
+        Ok(Acquire::op(slf, n, false)?.into_any())
+    }
+
+    /// The extras of asyncio's repr: `unlocked, value:1, waiters:2`.
+    pub fn describe(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let permits = slf.borrow();
+        let mut extras = String::from(if permits.machine.would_block(1) { "locked" } else { "unlocked" });
+        if permits.flavour != Flavour::Lock {
+            extras += &format!(", value:{}", permits.machine.available());
+        }
+        if let (Flavour::Bounded, Some(limit)) = (permits.flavour, permits.limit) {
+            extras += &format!(", limit:{limit}");
+        }
+        if permits.machine.waiting() > 0 {
+            extras += &format!(", waiters:{}", permits.machine.waiting());
+        }
+        drop(permits);
+        let class = slf.get_type().fully_qualified_name()?;
+        Ok(format!("<{class} object at {:#x} [{extras}]>", slf.as_ptr() as usize))
+    }
+}
+
+impl CachesMethods for Permits {
+    #[inline]
+    fn cached(slf: &Bound<'_, Self>, which: Which) -> Option<Py<PyAny>> {
+        slf.borrow().cached[which as usize].as_ref().map(|bound| bound.clone_ref(slf.py()))
+    }
+
+    fn cache(slf: &Bound<'_, Self>, which: Which, bound: Py<PyAny>) {
+        let old = slf.borrow_mut().cached[which as usize].replace(bound);
+        drop(old);
+    }
+}
+
+#[pymethods]
+impl Permits {
+    /// Permits that are free: neither held nor reserved for a waiter that was woken.
+    #[getter]
+    fn value(&self) -> i64 {
+        self.machine.available()
+    }
+
+    /// Waiters: those in line, and those woken that have not run yet.
+    #[getter]
+    fn waiting(&self) -> usize {
+        self.machine.waiting()
+    }
+
+    /// Whether `acquire()` would have to wait.
+    fn locked(&self) -> bool {
+        self.machine.would_block(1)
+    }
+
+    fn __aenter__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Self::enter(slf, 1)
+    }
+
+    fn __aexit__(
+        slf: &Bound<'_, Self>,
+        _kind: &Bound<'_, PyAny>,
+        _error: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<Ready>> {
+        Self::give_back(slf, 1)?;
+        Ok(Ready::get(slf.py()))
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        Self::describe(slf)
+    }
+
+    /// `(value, limit, waiting, acquired, waited, fair)`: what `stats()` of the subclasses is made of.
+    fn _stats(&self) -> (i64, Option<i64>, usize, u64, u64, bool) {
+        let machine = &self.machine;
+        (machine.available(), self.limit, machine.waiting(), self.acquired, self.waited, machine.is_fair())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for waker in self.machine.wakers() {
+            waker.traverse(&visit)?;
+        }
+        for bound in self.cached.iter().flatten() {
+            visit.call(bound)?;
+        }
+        self.binding.traverse(&visit)
+    }
+
+    fn __clear__(&mut self) {
+        self.cached = [None, None];
+        self.machine = Machine::new(0, true);
+    }
+}
+
+/// `acquire(n)`.
+pub struct Acquire {
+    permits: Py<Permits>,
+    n: u64,
+    name: &'static str,
+    /// `acquire` answers True, as asyncio's does; `async with` binds None.
+    answers: bool,
+}
+
+impl Acquire {
+    /// The operation, not started.
+    ///
+    /// # Errors
+    /// `ValueError` when there will never be `n` permits.
+    pub fn op(permits: &Bound<'_, Permits>, n: u64, answers: bool) -> PyResult<Py<Op>> {
+        let name = {
+            let permits = permits.borrow();
+            permits.check_reachable(n)?;
+            permits.flavour.acquire()
+        };
+        Op::new(permits.py(), Kind::Acquire(Self { permits: permits.clone().unbind(), n, name, answers }))
+    }
+
+    fn answer(&self, py: Python<'_>) -> Value {
+        self.answers.then(|| true.into_pyobject(py).map(|yes| yes.to_owned().into_any().unbind()).ok()).flatten()
+    }
+}
+
+impl Operation for Acquire {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn attempt(&mut self, py: Python<'_>) -> PyResult<Option<Value>> {
+        let taken = self.permits.bind(py).borrow_mut().take(self.n);
+        Ok(taken.then(|| self.answer(py)))
+    }
+
+    fn enlist(&mut self, hub: &Bound<'_, Hub>, waker: Waker) -> PyResult<Enlisted> {
+        let py = hub.py();
+        let mut permits = self.permits.bind(py).borrow_mut();
+        if permits.take(self.n) {
+            return Ok(Enlisted::Done(self.answer(py)));
+        }
+        let permits = &mut *permits;
+        permits.binding.claim(hub, permits.machine.waiting(), permits.flavour.name())?;
+        permits.waited += 1;
+        Ok(Enlisted::Waits(permits.machine.wait(self.n, waker)))
+    }
+
+    fn resume(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<Resumed> {
+        let mut permits = self.permits.bind(py).borrow_mut();
+        if permits.machine.resume(ticket) == Acquired::No {
+            return Ok(Resumed::Again);
+        }
+        permits.acquired += 1;
+        let waiting = permits.machine.waiting();
+        let unbound = permits.binding.release(waiting);
+        drop(permits);
+        drop(unbound);
+        Ok(Resumed::Done(self.answer(py)))
+    }
+
+    fn enlist_again(&mut self, hub: &Bound<'_, Hub>, ticket: Ticket, waker: Waker) -> PyResult<()> {
+        let py = hub.py();
+        let again = self.permits.bind(py).borrow_mut().machine.wait_again(ticket, waker);
+        match again {
+            Ok(wakes) => op::wake(py, wakes, Origin::Loop),
+            Err(_) => Err(pyo3::exceptions::PyRuntimeError::new_err("the waiter was not woken")),
+        }
+    }
+
+    fn leave(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<()> {
+        let (wakes, unbound) = {
+            let mut permits = self.permits.bind(py).borrow_mut();
+            let wakes = permits.machine.leave(ticket);
+            let waiting = permits.machine.waiting();
+            (wakes, permits.binding.release(waiting))
+        };
+        drop(unbound);
+        op::wake(py, wakes, Origin::Loop)
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.permits)
+    }
+}
+
+/// `async with semaphore.permit(n)`: `n` permits for the length of a block.
+///
+/// Made by :meth:`Semaphore.permit`; can be entered any number of times, also concurrently.
+#[pyclass(module = "loopwright._loopwright", name = "Permit", frozen)]
+pub struct Permit {
+    permits: Py<Permits>,
+    n: u64,
+}
+
+impl Permit {
+    /// The context manager for `n` permits.
+    ///
+    /// # Errors
+    /// `ValueError` when there will never be `n` permits.
+    pub fn new(permits: &Bound<'_, Permits>, n: u64) -> PyResult<Self> {
+        permits.borrow().check_reachable(n)?;
+        Ok(Self { permits: permits.clone().unbind(), n })
+    }
+}
+
+#[pymethods]
+impl Permit {
+    fn __aenter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Permits::enter(self.permits.bind(py), self.n)
+    }
+
+    fn __aexit__(
+        &self,
+        py: Python<'_>,
+        _kind: &Bound<'_, PyAny>,
+        _error: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<Ready>> {
+        Permits::give_back(self.permits.bind(py), self.n)?;
+        Ok(Ready::get(py))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("<permit({}) of {}>", self.n, Permits::describe(self.permits.bind(py))?))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.permits)
+    }
+}
+
+/// Reads `n` and takes as many permits if that needs no waiting.
+///
+/// # Errors
+/// As [`args::permits`], and `ValueError` when there will never be that many.
+pub fn try_acquire(slf: &Bound<'_, Permits>, n: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    let n = args::permits(n, "n")?;
+    let mut permits = slf.borrow_mut();
+    permits.check_reachable(n)?;
+    Ok(permits.take(n))
+}
+
+/// Refuses arguments to `__new__` of nothing: they are `__init__`'s, which subclasses may change.
+pub fn any_arguments(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) {}
