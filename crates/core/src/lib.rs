@@ -10,5 +10,6 @@
 #![forbid(unsafe_code)]
 
 pub mod event;
+pub mod queue;
 pub mod semaphore;
 pub mod waiters;

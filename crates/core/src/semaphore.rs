@@ -136,7 +136,7 @@ impl<W> Semaphore<W> {
         } else {
             let mut promised = signed(waiters.reserved());
             waiters.grant_while(|n| {
-                promised += signed(n);
+                promised = promised.saturating_add(signed(n));
                 *available >= promised
             })
         }

@@ -103,6 +103,14 @@ impl<W> IntoIterator for Wakes<W> {
     }
 }
 
+impl<W> Extend<W> for Wakes<W> {
+    fn extend<I: IntoIterator<Item = W>>(&mut self, wakers: I) {
+        for waker in wakers {
+            self.push(waker);
+        }
+    }
+}
+
 impl<W> FromIterator<W> for Wakes<W> {
     fn from_iter<I: IntoIterator<Item = W>>(wakers: I) -> Self {
         let mut wakers = wakers.into_iter();
