@@ -9,6 +9,7 @@
 //! stores it and hands it back, exactly once.
 #![forbid(unsafe_code)]
 
+pub mod deadlines;
 pub mod event;
 pub mod queue;
 pub mod semaphore;
