@@ -14,18 +14,23 @@ from loopwright.limits import (
     Semaphore,
     SemaphoreStats,
 )
+from loopwright.queues import LifoQueue, PriorityQueue, Queue, QueueStats
 
 __all__ = [
     "BoundedSemaphore",
     "Event",
     "EventStats",
     "GroupFull",
+    "LifoQueue",
     "Lock",
     "LockStats",
     "LoopMismatch",
     "LoopwrightError",
     "Permit",
+    "PriorityQueue",
+    "Queue",
     "QueueShutDown",
+    "QueueStats",
     "Semaphore",
     "SemaphoreStats",
     "__version__",

@@ -105,6 +105,11 @@ impl<W> Queue<W> {
 
     // --- state ---------------------------------------------------------------------------------------------------
 
+    /// The most items there can be; `None` is unbounded.
+    pub fn maxsize(&self) -> Option<usize> {
+        self.maxsize
+    }
+
     /// Items stored plus places reserved for woken putters: what counts against `maxsize`.
     #[inline]
     pub fn size(&self) -> usize {

@@ -127,11 +127,18 @@ pub fn invalid_state(py: Python<'_>, message: &'static str) -> PyErr {
 
 /// The classes of `loopwright.errors`, by name.
 pub fn loopwright_error(py: Python<'_>, name: &str, message: String) -> PyErr {
-    let make = || -> PyResult<PyErr> {
-        let class = py.import(intern!(py, "loopwright.errors"))?.getattr(name)?.cast_into::<PyType>()?;
-        Ok(PyErr::from_type(class, message))
-    };
-    make().unwrap_or_else(|error| error)
+    match loopwright_error_type(py, name) {
+        Ok(class) => PyErr::from_type(class, message),
+        Err(error) => error,
+    }
+}
+
+/// A class of `loopwright.errors`.
+///
+/// # Errors
+/// What the import raises.
+pub fn loopwright_error_type<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyType>> {
+    Ok(py.import(intern!(py, "loopwright.errors"))?.getattr(name)?.cast_into::<PyType>()?)
 }
 
 /// Makes the error that `throw(type, value, traceback)` was asked to raise.

@@ -9,10 +9,12 @@ mod args;
 mod awaitable;
 mod event;
 mod fut;
+mod heap;
 mod hub;
 mod lock;
 mod op;
 mod permits;
+mod queue;
 mod semaphore;
 
 #[pyo3::pymodule(gil_used = true)]
@@ -27,6 +29,8 @@ mod _loopwright {
     use crate::lock::Lock;
     #[pymodule_export]
     use crate::permits::Permit;
+    #[pymodule_export]
+    use crate::queue::{LifoQueue, PriorityQueue, Queue};
     #[pymodule_export]
     use crate::semaphore::{BoundedSemaphore, Semaphore};
 

@@ -22,6 +22,7 @@ use crate::event::WaitEvent;
 use crate::fut::Fut;
 use crate::hub::{Hub, Origin};
 use crate::permits::Acquire;
+use crate::queue::{Get, Join, Put};
 
 /// What an operation came to; `None` is Python's None.
 pub type Value = Option<Py<PyAny>>;
@@ -108,6 +109,12 @@ pub trait Operation {
 pub enum Kind {
     /// `acquire` of everything that has permits.
     Acquire(Acquire),
+    /// `Queue.get`, and `async for` over a queue
+    Get(Get),
+    /// `Queue.join`
+    Join(Join),
+    /// `Queue.put`
+    Put(Put),
     /// `Event.wait`
     WaitEvent(WaitEvent),
 }
@@ -116,6 +123,9 @@ macro_rules! each {
     ($kind:expr, $operation:ident => $body:expr) => {
         match $kind {
             Kind::Acquire($operation) => $body,
+            Kind::Get($operation) => $body,
+            Kind::Join($operation) => $body,
+            Kind::Put($operation) => $body,
             Kind::WaitEvent($operation) => $body,
         }
     };
