@@ -45,7 +45,7 @@ class Row:
     ours: str
     target: float | None
     """The ratio DESIGN section 7 asks of our case; None when it asks nothing."""
-    python: str = field(default_factory=lambda: platform.python_version())
+    python: str = field(default_factory=platform.python_version)
     loop: str = "asyncio"
     results: list[Result] = field(default_factory=list)
 

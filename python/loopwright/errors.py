@@ -33,5 +33,3 @@ else:
 
     class QueueShutDown(LoopwrightError):
         """The queue was shut down: it takes no more items and, once drained, gives none."""
-
-

@@ -1,0 +1,35 @@
+# Each target does all of its own set-up: a clone, CPython 3.11 or newer and cargo are enough. See tools/ci.py.
+PYTHON ?= python3
+CI_PY := $(PYTHON) tools/ci.py
+
+.PHONY: help demo test bench stress lint mutants docs setup clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: ## crawl a real local site: bounded, with progress, resumable; Ctrl-C drains
+	@$(CI_PY) demo
+
+test: ## lint, docs, Rust tests, the full suite, the core suite on every other CPython, the mutation run
+	@$(CI_PY) test
+
+bench: ## every benchmark on 3.11, 3.13, 3.14 and 3.15, asyncio and uvloop; writes docs/benchmarks.md
+	@$(CI_PY) bench
+
+stress: ## the full suite with 1e6 random cancels per object
+	@$(CI_PY) stress
+
+lint: ## rustfmt, clippy, ruff, mypy --strict, stubtest
+	@$(CI_PY) lint
+
+mutants: ## hand-broken variants of the core: each has to turn a test red
+	@$(CI_PY) mutants
+
+docs: ## the documentation into site/, strictly
+	@$(CI_PY) docs
+
+setup: ## .venv with everything for development, and the extension in it
+	@$(CI_PY) setup
+
+clean: ## what the other targets made
+	rm -rf target .venv .venv-3.* site .pytest_cache .mypy_cache .ruff_cache python/loopwright/*.so

@@ -1,0 +1,42 @@
+"""What every test shares: the cells, the rule about skips under CI, and no test that hangs (see pyproject.toml)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support import loops, requires
+from support.loops import Cell
+
+
+def pytest_report_header() -> list[str]:
+    lines = [f"cells: {', '.join(map(str, loops.CELLS))}"]
+    lines += [f"cell left out: {cell} ({reason})" for cell, reason in loops.EXCLUDED.items()]
+    return lines
+
+
+@pytest.fixture(params=loops.parameters())
+def cell(request: pytest.FixtureRequest) -> Cell:
+    """Each loop, eager and not, in debug mode and not."""
+    cell: Cell = request.param
+    return cell
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    return _no_accidental_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    return _no_accidental_skip((yield))
+
+
+def _no_accidental_skip(report: pytest.TestReport | pytest.CollectReport):
+    """Under CI, what is missing was promised: turn the skip into a failure."""
+    if requires.under_ci() and report.skipped and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if reason.startswith(requires.MISSING):
+            report.outcome = "failed"
+            report.longrepr = f"{reason} (a skip elsewhere, a failure under CI)"
+    return report
