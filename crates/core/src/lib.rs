@@ -12,5 +12,6 @@
 pub mod deadlines;
 pub mod event;
 pub mod queue;
+pub mod scope;
 pub mod semaphore;
 pub mod waiters;
