@@ -70,9 +70,6 @@ impl Event {
         Op::new(slf.py(), Kind::WaitEvent(WaitEvent(slf.clone().unbind())))
     }
 
-    /// stats()
-    /// --
-    ///
     /// Returns:
     ///     A frozen :class:`EventStats` of this moment.
     fn stats<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {

@@ -31,9 +31,6 @@ impl Lock {
         *slf.as_super().borrow_mut() = Permits::new(Flavour::Lock, 1, Some(1), true);
     }
 
-    /// acquire()
-    /// --
-    ///
     /// Takes the lock, waiting for it in line.
     ///
     /// Returns:
@@ -46,9 +43,6 @@ impl Lock {
         Acquire::op(slf.as_super(), 1, true)
     }
 
-    /// try_acquire()
-    /// --
-    ///
     /// Takes the lock if it is free; never blocks.
     ///
     /// Returns:
@@ -57,9 +51,6 @@ impl Lock {
         permits::try_acquire(slf.as_super(), None)
     }
 
-    /// release()
-    /// --
-    ///
     /// Frees the lock, or hands it to the first in line.
     ///
     /// Raises:
@@ -68,9 +59,6 @@ impl Lock {
         Permits::give_back(slf.as_super(), 1)
     }
 
-    /// stats()
-    /// --
-    ///
     /// Returns:
     ///     A frozen :class:`LockStats` of this moment.
     fn stats<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {

@@ -530,33 +530,21 @@ impl Queue {
         self.maxsize.clone_ref(py)
     }
 
-    /// qsize()
-    /// --
-    ///
     /// Items in the queue, and places reserved for putters that were woken: what counts against ``maxsize``.
     fn qsize(&self) -> usize {
         self.machine.size()
     }
 
-    /// empty()
-    /// --
-    ///
     /// Whether :meth:`get_nowait` would raise: items reserved for getters that were woken are spoken for.
     fn empty(&self) -> bool {
         self.machine.available() == 0
     }
 
-    /// full()
-    /// --
-    ///
     /// Whether ``maxsize`` is reached: :meth:`put_nowait` would raise.
     fn full(&self) -> bool {
         self.machine.is_full()
     }
 
-    /// put(item)
-    /// --
-    ///
     /// Puts an item, waiting in line for a free place.
     ///
     /// Returns:
@@ -575,9 +563,6 @@ impl Queue {
         )
     }
 
-    /// put_nowait(item)
-    /// --
-    ///
     /// Puts an item without waiting.
     ///
     /// Raises:
@@ -591,9 +576,6 @@ impl Queue {
         }
     }
 
-    /// get()
-    /// --
-    ///
     /// Removes and returns an item, waiting in line for one.
     ///
     /// Returns:
@@ -612,9 +594,6 @@ impl Queue {
         )
     }
 
-    /// get_nowait()
-    /// --
-    ///
     /// Removes and returns an item without waiting.
     ///
     /// Raises:
@@ -636,9 +615,6 @@ impl Queue {
         Op::new(slf.py(), Kind::Get(Get { queue: slf.clone().unbind(), flavour: slf.borrow().flavour, iterates: true }))
     }
 
-    /// task_done()
-    /// --
-    ///
     /// Reports the work on one item as done: once for each item that was got, for :meth:`join`.
     ///
     /// Raises:
@@ -653,9 +629,6 @@ impl Queue {
         }
     }
 
-    /// join()
-    /// --
-    ///
     /// Waits until the work on every item is done: put, got, and reported with :meth:`task_done`.
     ///
     /// It ends at the very moment at which nothing is unfinished, whatever is put afterwards.
@@ -667,9 +640,6 @@ impl Queue {
         Op::new(slf.py(), Kind::Join(Join { queue: slf.clone().unbind(), flavour: slf.borrow().flavour }))
     }
 
-    /// shutdown(immediate=False)
-    /// --
-    ///
     /// Closes the queue: puts raise :class:`QueueShutDown` from now on, those that wait included, and gets do once the
     /// items that are left have been got. Wakes everybody for whom nothing can come any more.
     ///
@@ -711,9 +681,6 @@ impl Queue {
         outcome
     }
 
-    /// put_threadsafe(item, timeout=None)
-    /// --
-    ///
     /// Puts an item from a thread that runs no event loop, blocking it while the queue is full. Stands in the same line
     /// as the tasks that wait in :meth:`put`.
     ///
@@ -758,9 +725,6 @@ impl Queue {
         }
     }
 
-    /// get_blocking(timeout=None)
-    /// --
-    ///
     /// Removes and returns an item in a thread that runs no event loop, blocking it while there is none. Stands in the
     /// same line as the tasks that wait in :meth:`get`.
     ///
@@ -820,9 +784,6 @@ impl Queue {
 
     // --- what it tells -----------------------------------------------------------------------------------------------
 
-    /// stats()
-    /// --
-    ///
     /// Returns:
     ///     A frozen :class:`QueueStats` of this moment.
     fn stats<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {

@@ -47,9 +47,6 @@ impl Semaphore {
         Ok(())
     }
 
-    /// acquire(n=1)
-    /// --
-    ///
     /// Takes ``n`` permits, waiting for them in line.
     ///
     /// Args:
@@ -62,47 +59,35 @@ impl Semaphore {
     ///     CancelledError: the wait was cancelled; no permit was taken.
     ///     ValueError: ``n`` is less than 1.
     ///     LoopMismatch: waiters of another event loop stand in line.
-    #[pyo3(signature = (n = None))]
+    #[pyo3(signature = (n = None), text_signature = "($self, n=1)")]
     fn acquire(slf: &Bound<'_, Self>, n: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Op>> {
         Acquire::op(slf.as_super(), args::permits(n, "Semaphore.acquire(n=...)")?, true)
     }
 
-    /// try_acquire(n=1)
-    /// --
-    ///
     /// Takes ``n`` permits if they are free and nobody waits for them; never blocks.
     ///
     /// Returns:
     ///     Whether they were taken.
-    #[pyo3(signature = (n = None))]
+    #[pyo3(signature = (n = None), text_signature = "($self, n=1)")]
     fn try_acquire(slf: &Bound<'_, Self>, n: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         permits::try_acquire(slf.as_super(), n)
     }
 
-    /// release(n=1)
-    /// --
-    ///
     /// Gives ``n`` permits back. Waiters they serve have them reserved at once and run in the next turn of the loop.
-    #[pyo3(signature = (n = None))]
+    #[pyo3(signature = (n = None), text_signature = "($self, n=1)")]
     fn release(slf: &Bound<'_, Self>, n: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         Permits::give_back(slf.as_super(), args::permits(n, "Semaphore.release(n=...)")?)
     }
 
-    /// permit(n=1)
-    /// --
-    ///
     /// ``async with semaphore.permit(3):`` holds three permits for the length of the block.
     ///
     /// Returns:
     ///     An async context manager that can be entered any number of times.
-    #[pyo3(signature = (n = None))]
+    #[pyo3(signature = (n = None), text_signature = "($self, n=1)")]
     fn permit(slf: &Bound<'_, Self>, n: Option<&Bound<'_, PyAny>>) -> PyResult<Permit> {
         Permit::new(slf.as_super(), args::permits(n, "Semaphore.permit(n=...)")?)
     }
 
-    /// stats()
-    /// --
-    ///
     /// Returns:
     ///     A frozen :class:`SemaphoreStats` of this moment.
     fn stats<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
