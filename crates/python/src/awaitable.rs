@@ -4,23 +4,22 @@
 //! |---|---|---|
 //! | [`Ready`], one immortal object for "done, None": `__next__` returns NULL with no exception set | an object | every uncontended path |
 //! | [`answer`]: a `StopIteration` with a value from a free list, raised without `PyErr` | 60-90 ns | values, CPython 3.12-3.14 |
-//! | [`install_send`]: `am_send` in a finished PyO3 type, so that a value needs no exception at all | 100 ns | values, CPython 3.11 and 3.15; tasks |
+//! | [`install_slots`]: `am_send` in a finished PyO3 type, so that a value needs no exception at all | 100 ns | values, CPython 3.11 and 3.15; tasks |
 //! | [`CachedMethod`]: `__aenter__`/`__aexit__` bound once per object | 25-45 ns each | CPython 3.11-3.13 |
-//! | [`track`]: objects of a PyO3 free list are seen by the garbage collector | - | `Op`, `Fut` |
+//! | [`FreeList`]: the memory of dead operations and futures is used again | 40 ns | every wait |
 //!
 //! Measured in docs/benchmarks.md. This module and `aio` are the only ones of the package with `unsafe` in them.
 
 use std::ffi::c_void;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{NonNull, addr_of_mut, null_mut};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-use pyo3::PyClass;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
+use pyo3::{PyClass, PyClassInitializer, PyTypeInfo};
 
 /// What one step of an awaitable came to.
 pub enum Step {
@@ -28,15 +27,6 @@ pub enum Step {
     Return(Option<Py<PyAny>>),
     /// It waits for this future.
     Yield(Py<PyAny>),
-}
-
-/// A PyO3 class that can be stepped like a coroutine.
-pub trait Stepped: PyClass {
-    /// Runs to the next wait.
-    ///
-    /// # Errors
-    /// What the await raises.
-    fn step(slf: &Bound<'_, Self>) -> PyResult<Step>;
 }
 
 // ------------------------------------------------------------------------------------------------ Ready
@@ -54,12 +44,6 @@ impl Ready {
     }
 }
 
-impl Stepped for Ready {
-    fn step(_: &Bound<'_, Self>) -> PyResult<Step> {
-        Ok(Step::Return(None))
-    }
-}
-
 #[pymethods]
 impl Ready {
     fn __await__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -71,7 +55,7 @@ impl Ready {
     }
 
     fn __next__(&self) -> Option<Py<PyAny>> {
-        None
+        None // declares the slot, which `install_ready_slots` replaces
     }
 
     fn send(&self, _value: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -102,10 +86,14 @@ impl Ready {
 /// # Errors
 /// `MemoryError`.
 #[inline]
-pub fn answer(py: Python<'_>, step: Step) -> PyResult<Option<Py<PyAny>>> {
+pub fn answer(py: Python<'_>, step: Step, value_wanted: bool) -> PyResult<Option<Py<PyAny>>> {
     match step {
         Step::Yield(future) => Ok(Some(future)),
         Step::Return(None) => Ok(None),
+        Step::Return(Some(value)) if value_wanted => {
+            VALUE.store(value.into_ptr(), Ordering::Relaxed);
+            Ok(None)
+        }
         Step::Return(Some(value)) if value.is_none(py) => Ok(None),
         Step::Return(Some(value)) => {
             raise_stop(py, value)?;
@@ -133,7 +121,7 @@ pub fn answer_send(py: Python<'_>, step: Step) -> PyResult<Py<PyAny>> {
 static STOP_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(null_mut());
 /// The free list: dead instances, linked through their `value` field, at most [`STOPS_KEPT`].
 static STOP_FREE: AtomicPtr<ffi::PyStopIterationObject> = AtomicPtr::new(null_mut());
-static STOPS_FREE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+static STOPS_FREE: AtomicUsize = AtomicUsize::new(0);
 const STOPS_KEPT: usize = 16;
 
 fn raise_stop(py: Python<'_>, value: Py<PyAny>) -> PyResult<()> {
@@ -158,7 +146,7 @@ fn raise_stop(py: Python<'_>, value: Py<PyAny>) -> PyResult<()> {
             stop
         } else {
             STOP_FREE.store((*free).value.cast(), Ordering::Relaxed);
-            STOPS_FREE.fetch_sub(1, Ordering::Relaxed);
+            STOPS_FREE.store(STOPS_FREE.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
             (*free).value = null_mut();
             let stop = ffi::PyObject_Init(free.cast(), kind);
             ffi::PyObject_GC_Track(stop.cast());
@@ -198,7 +186,7 @@ unsafe extern "C" fn stop_dealloc(object: *mut ffi::PyObject) {
             addr_of_mut!((*stop).suppress_context).cast::<u8>().write(0);
             (*stop).value = STOP_FREE.load(Ordering::Relaxed).cast();
             STOP_FREE.store(stop, Ordering::Relaxed);
-            STOPS_FREE.fetch_add(1, Ordering::Relaxed);
+            STOPS_FREE.store(STOPS_FREE.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         } else {
             ffi::Py_XDECREF(addr_of_mut!((*stop).args).replace(null_mut()));
             ffi::PyObject_GC_Del(object.cast());
@@ -234,60 +222,197 @@ fn make_stop_type(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-// ------------------------------------------------------------------------------------------------ am_send
+// ------------------------------------------------------------------------------------------------ slots
 
-unsafe extern "C" fn am_send<T: Stepped>(
+/// Set while `am_send` runs a class's `__next__`: a value is wanted in [`VALUE`], not in an exception.
+static VALUE_WANTED: AtomicBool = AtomicBool::new(false);
+/// A reference on its way from [`answer`] to [`am_send`].
+static VALUE: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
+
+/// Ask this first in `__next__`, before anything else can run, and hand the answer to [`answer`].
+#[inline]
+pub fn value_wanted() -> bool {
+    // Under the GIL a load and a store need no locked instruction.
+    let wanted = VALUE_WANTED.load(Ordering::Relaxed);
+    if wanted {
+        VALUE_WANTED.store(false, Ordering::Relaxed);
+    }
+    wanted
+}
+
+/// `am_send` of a PyO3 class: runs its `__next__` (PyO3's own slot, which attaches and catches panics).
+unsafe extern "C" fn am_send(
     slf: *mut ffi::PyObject,
     _value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    // SAFETY: CPython calls a slot of T's type with the GIL held, a live instance of T (`install_send`), and a valid
-    // place for the result, of which it takes the reference.
+    // SAFETY: CPython calls the slot with the GIL held, a live instance of a class that `install_slots` was called for
+    // (so it has tp_iternext, which begins with `value_wanted`), and a valid place for the result, whose reference it
+    // takes. VALUE holds a reference of ours or NULL.
     unsafe {
-        let py = Python::assume_attached();
-        let slf = Bound::from_borrowed_ptr(py, slf).cast_into_unchecked::<T>();
-        let step = catch_unwind(AssertUnwindSafe(|| T::step(&slf)))
-            .unwrap_or_else(|_| Err(pyo3::panic::PanicException::new_err("a Loopwright operation panicked")));
-        match step {
-            Ok(Step::Yield(future)) => {
-                *result = future.into_ptr();
-                ffi::PySendResult::PYGEN_NEXT
-            }
-            Ok(Step::Return(value)) => {
-                *result = value.unwrap_or_else(|| py.None()).into_ptr();
-                ffi::PySendResult::PYGEN_RETURN
-            }
-            Err(error) => {
-                error.restore(py);
-                *result = null_mut();
-                ffi::PySendResult::PYGEN_ERROR
-            }
+        VALUE_WANTED.store(true, Ordering::Relaxed);
+        let next = (*ffi::Py_TYPE(slf)).tp_iternext.expect("a stepped class has __next__");
+        let future = next(slf);
+        VALUE_WANTED.store(false, Ordering::Relaxed);
+        let value = VALUE.load(Ordering::Relaxed);
+        if !future.is_null() {
+            *result = future;
+            ffi::PySendResult::PYGEN_NEXT
+        } else if !value.is_null() {
+            VALUE.store(null_mut(), Ordering::Relaxed);
+            *result = value;
+            ffi::PySendResult::PYGEN_RETURN
+        } else if ffi::PyErr_Occurred().is_null() {
+            *result = ffi::Py_NewRef(ffi::Py_None());
+            ffi::PySendResult::PYGEN_RETURN
+        } else {
+            *result = null_mut();
+            ffi::PySendResult::PYGEN_ERROR
         }
     }
 }
 
-/// Gives a finished PyO3 class, which has `__await__`, the slot that PyO3 cannot declare.
-pub fn install_send<T: Stepped>(py: Python<'_>) {
+unsafe extern "C" fn itself(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls the slot with a live object.
+    unsafe { ffi::Py_NewRef(slf) }
+}
+
+unsafe extern "C" fn ready_next(_slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    null_mut() // without an exception: the await is over, with None
+}
+
+unsafe extern "C" fn ready_send(
+    _slf: *mut ffi::PyObject,
+    _value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    // SAFETY: CPython gives a valid place for the result and takes its reference.
+    unsafe { *result = ffi::Py_NewRef(ffi::Py_None()) };
+    ffi::PySendResult::PYGEN_RETURN
+}
+
+/// Gives a finished PyO3 class with `__await__` and `__next__` the slots that PyO3 cannot declare or makes slower:
+/// `am_send`, and `am_await`/`tp_iter` that return the object itself.
+pub fn install_slots<T: PyClass>(py: Python<'_>) {
     let kind = T::type_object_raw(py);
-    // SAFETY: a heap type that this module has just made and no thread uses yet; `__await__` made its tp_as_async.
+    // SAFETY: a heap type that this module has just made and nobody has subclassed or used yet; `__await__` made its
+    // tp_as_async.
     unsafe {
+        (*kind).tp_iter = Some(itself);
         if let Some(mut slots) = NonNull::new((*kind).tp_as_async) {
-            slots.as_mut().am_send = Some(am_send::<T>);
+            slots.as_mut().am_await = Some(itself);
+            slots.as_mut().am_send = Some(am_send);
         }
+    }
+}
+
+fn install_ready_slots(py: Python<'_>) {
+    install_slots::<Ready>(py);
+    let kind = Ready::type_object_raw(py);
+    // SAFETY: as in `install_slots`; Ready's steps need nothing of the object, not even that Rust knows of the call.
+    unsafe {
+        (*kind).tp_iternext = Some(ready_next);
+        if let Some(mut slots) = NonNull::new((*kind).tp_as_async) {
+            slots.as_mut().am_send = Some(ready_send);
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ free lists
+
+/// Dead objects of one class whose memory is kept for the next ones.
+///
+/// PyO3's own `freelist` takes a mutex twice per object and gives reused objects out untracked by the collector.
+pub struct FreeList {
+    head: AtomicPtr<ffi::PyObject>,
+    kept: AtomicUsize,
+}
+
+impl FreeList {
+    const KEPT: usize = 256;
+
+    /// An empty list.
+    #[allow(clippy::new_without_default, reason = "for statics only")]
+    pub const fn new() -> Self {
+        Self { head: AtomicPtr::new(null_mut()), kept: AtomicUsize::new(0) }
+    }
+}
+
+/// A class whose objects come and go with every wait.
+pub trait Recycled: PyClass {
+    /// The class's free list.
+    fn free_list() -> &'static FreeList;
+}
+
+unsafe extern "C" fn recycled_alloc<T: Recycled>(
+    kind: *mut ffi::PyTypeObject,
+    items: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    let list = T::free_list();
+    let head = list.head.load(Ordering::Relaxed);
+    // SAFETY: tp_alloc runs under the GIL, which makes the list's user the only one. Memory on it was allocated for
+    // exactly this class (`recycled_free` is final: the class cannot be subclassed) with a GC header, holds nothing
+    // alive, and keeps the link in its first field behind the object's header (there is room: a class has contents).
+    // PyObject_Init sets the reference count and takes a reference to the type, as PyType_GenericAlloc does.
+    unsafe {
+        if head.is_null() {
+            return ffi::PyType_GenericAlloc(kind, items);
+        }
+        list.head.store(*link(head), Ordering::Relaxed);
+        list.kept.store(list.kept.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        ffi::PyObject_Init(head, kind)
+    }
+}
+
+unsafe extern "C" fn recycled_free<T: Recycled>(memory: *mut c_void) {
+    let list = T::free_list();
+    let kept = list.kept.load(Ordering::Relaxed);
+    // SAFETY: tp_free runs under the GIL, at the end of the object's deallocation, after PyO3 has untracked it and
+    // dropped its contents; the reference to the type is given up by PyO3's tp_dealloc. See also `recycled_alloc`.
+    unsafe {
+        if kept < FreeList::KEPT {
+            *link(memory.cast()) = list.head.load(Ordering::Relaxed);
+            list.head.store(memory.cast(), Ordering::Relaxed);
+            list.kept.store(kept + 1, Ordering::Relaxed);
+        } else {
+            ffi::PyObject_GC_Del(memory);
+        }
+    }
+}
+
+/// Where dead memory keeps its link: right behind the object header.
+unsafe fn link(memory: *mut ffi::PyObject) -> *mut *mut ffi::PyObject {
+    // SAFETY: the caller has an object with at least a pointer's room behind its header.
+    unsafe { memory.add(1).cast() }
+}
+
+/// Gives a finished PyO3 class its free list.
+pub fn install_free_list<T: Recycled>(py: Python<'_>) {
+    const { assert!(size_of::<T>() >= size_of::<*mut ffi::PyObject>(), "no room for the link") };
+    let kind = T::type_object_raw(py);
+    // SAFETY: as in `install_slots`; both are replaced together, and the class is a GC class without subclasses.
+    unsafe {
+        (*kind).tp_alloc = Some(recycled_alloc::<T>);
+        (*kind).tp_free = Some(recycled_free::<T>);
     }
 }
 
 // ------------------------------------------------------------------------------------------------ small helpers
 
-/// Makes sure that the collector sees an object. PyO3's free list gives reused objects out untracked.
+/// A new object of a [`Recycled`] class, seen by the collector.
+///
+/// # Errors
+/// `MemoryError`.
 #[inline]
-pub fn track<T: PyClass>(object: &Bound<'_, T>) {
+pub fn new_recycled<T: Recycled + Into<PyClassInitializer<T>>>(py: Python<'_>, contents: T) -> PyResult<Bound<'_, T>> {
+    let object = Bound::new(py, contents)?;
     // SAFETY: a live, completely initialised instance of a class with `__traverse__`, hence with a GC header.
     unsafe {
         if ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0 {
             ffi::PyObject_GC_Track(object.as_ptr().cast());
         }
     }
+    Ok(object)
 }
 
 /// `context.run(callback, argument)` without the bound method.
@@ -399,6 +524,6 @@ pub fn cache_async_with<T: CachesMethods>(py: Python<'_>) -> PyResult<()> {
 /// `MemoryError`.
 pub fn init(py: Python<'_>) -> PyResult<()> {
     make_stop_type(py)?;
-    install_send::<Ready>(py);
+    install_ready_slots(py);
     Ok(())
 }

@@ -7,6 +7,7 @@ use pyo3::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::gil::GilCell;
 use crate::hub::{Binding, Hub, Origin};
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Value, Waker};
 use crate::permits;
@@ -17,8 +18,11 @@ use crate::semaphore;
 /// A waiter that was woken passes even when :meth:`clear` is called before it runs.
 ///
 /// One object serves one event loop at a time: it belongs to a loop while it has waiters. Not thread-safe.
-#[pyclass(module = "loopwright", name = "Event", subclass, weakref)]
-pub struct Event {
+#[pyclass(module = "loopwright", name = "Event", frozen, subclass, weakref)]
+pub struct Event(GilCell<State>);
+
+#[derive(Default)]
+struct State {
     machine: Machine<Waker>,
     binding: Binding,
 }
@@ -29,33 +33,34 @@ impl Event {
     #[pyo3(signature = (*args, **kwargs), text_signature = "()")]
     fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         permits::any_arguments(args, kwargs);
-        Self { machine: Machine::default(), binding: Binding::default() }
+        Self(GilCell::new(State::default()))
     }
 
-    fn __init__(slf: &Bound<'_, Self>) {
-        *slf.borrow_mut() = Self { machine: Machine::default(), binding: Binding::default() };
+    fn __init__(&self, py: Python<'_>) {
+        let old = std::mem::take(&mut *self.0.borrow(py));
+        drop(old);
     }
 
     /// Whether the flag is set.
-    fn is_set(&self) -> bool {
-        self.machine.is_set()
+    fn is_set(&self, py: Python<'_>) -> bool {
+        self.0.borrow(py).machine.is_set()
     }
 
     /// Waiters: those in line, and those woken that have not run yet.
     #[getter]
-    fn waiting(&self) -> usize {
-        self.machine.waiting()
+    fn waiting(&self, py: Python<'_>) -> usize {
+        self.0.borrow(py).machine.waiting()
     }
 
     /// Sets the flag and wakes every waiter.
     fn set(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let wakes = slf.borrow_mut().machine.set();
+        let wakes = slf.get().0.borrow(slf.py()).machine.set();
         op::wake(slf.py(), wakes, Origin::Loop)
     }
 
     /// Clears the flag: later waiters wait for the next :meth:`set`.
-    fn clear(&mut self) {
-        self.machine.clear();
+    fn clear(&self, py: Python<'_>) {
+        self.0.borrow(py).machine.clear();
     }
 
     /// Waits until the flag is set.
@@ -76,12 +81,13 @@ impl Event {
         semaphore::stats(slf.as_any(), "EventStats")
     }
 
-    fn _stats(&self) -> (bool, usize) {
-        (self.machine.is_set(), self.machine.waiting())
+    fn _stats(&self, py: Python<'_>) -> (bool, usize) {
+        let event = self.0.borrow(py);
+        (event.machine.is_set(), event.machine.waiting())
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let (set, waiting) = slf.borrow()._stats();
+        let (set, waiting) = slf.get()._stats(slf.py());
         let set = if set { "set" } else { "unset" };
         let waiters = if waiting > 0 { format!(", waiters:{waiting}") } else { String::new() };
         let class = slf.get_type().fully_qualified_name()?;
@@ -89,14 +95,15 @@ impl Event {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for waker in self.machine.wakers() {
-            waker.traverse(&visit)?;
-        }
-        self.binding.traverse(&visit)
+        self.0.traverse(&visit, |event| {
+            event.machine.wakers().try_for_each(|waker| waker.traverse(&visit))?;
+            event.binding.traverse(&visit)
+        })
     }
 
-    fn __clear__(&mut self) {
-        self.machine = Machine::default();
+    fn __clear__(&self, py: Python<'_>) {
+        let cleared = std::mem::take(&mut *self.0.borrow(py));
+        drop(cleared);
     }
 }
 
@@ -113,12 +120,12 @@ impl Operation for WaitEvent {
     }
 
     fn attempt(&mut self, py: Python<'_>) -> PyResult<Option<Value>> {
-        Ok(self.0.bind(py).borrow().machine.is_set().then(|| yes(py)))
+        Ok(self.0.get().0.borrow(py).machine.is_set().then(|| yes(py)))
     }
 
     fn enlist(&mut self, hub: &Bound<'_, Hub>, waker: Waker) -> PyResult<Enlisted> {
         let py = hub.py();
-        let mut event = self.0.bind(py).borrow_mut();
+        let mut event = self.0.get().0.borrow(py);
         if event.machine.is_set() {
             return Ok(Enlisted::Done(yes(py)));
         }
@@ -128,7 +135,7 @@ impl Operation for WaitEvent {
     }
 
     fn resume(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<Resumed> {
-        let mut event = self.0.bind(py).borrow_mut();
+        let mut event = self.0.get().0.borrow(py);
         if !event.machine.resume(ticket) {
             return Err(pyo3::exceptions::PyRuntimeError::new_err("Event.wait was resumed before the event was set"));
         }
@@ -141,7 +148,7 @@ impl Operation for WaitEvent {
 
     fn leave(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<()> {
         let unbound = {
-            let mut event = self.0.bind(py).borrow_mut();
+            let mut event = self.0.get().0.borrow(py);
             event.machine.leave(ticket);
             let waiting = event.machine.waiting();
             event.binding.release(waiting)

@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::aio;
-use crate::awaitable;
+use crate::awaitable::{self, FreeList, Recycled};
+use crate::gil::GilCell;
 use crate::hub::{Hub, Origin};
 use crate::op::Op;
 
@@ -22,9 +23,13 @@ enum State {
 }
 
 /// See the module's documentation.
-#[pyclass(module = "loopwright._loopwright", name = "_Fut", freelist = 256)]
+#[pyclass(module = "loopwright._loopwright", name = "_Fut", frozen)]
 pub struct Fut {
     hub: Py<Hub>,
+    inner: GilCell<Inner>,
+}
+
+struct Inner {
     op: Option<Py<Op>>,
     /// The task's wake-up and the context to run it in; a future rarely has a second callback.
     callback: Option<(Py<PyAny>, Py<PyAny>)>,
@@ -37,25 +42,25 @@ pub struct Fut {
 impl Fut {
     /// A pending future of `op`.
     pub fn new<'py>(hub: &Bound<'py, Hub>, op: &Bound<'py, Op>) -> PyResult<Bound<'py, Self>> {
-        let fut = Bound::new(
+        awaitable::new_recycled(
             hub.py(),
             Self {
                 hub: hub.clone().unbind(),
-                op: Some(op.clone().unbind()),
-                callback: None,
-                more: Vec::new(),
-                message: None,
-                state: State::Pending,
-                blocking: true,
+                inner: GilCell::new(Inner {
+                    op: Some(op.clone().unbind()),
+                    callback: None,
+                    more: Vec::new(),
+                    message: None,
+                    state: State::Pending,
+                    blocking: true,
+                }),
             },
-        )?;
-        awaitable::track(&fut);
-        Ok(fut)
+        )
     }
 
     /// Whether nobody woke or cancelled it yet.
-    pub fn is_pending(&self) -> bool {
-        self.state == State::Pending
+    pub fn is_pending(&self, py: Python<'_>) -> bool {
+        self.inner.borrow(py).state == State::Pending
     }
 
     /// Ends the wait. The second and later times have no effect.
@@ -64,7 +69,7 @@ impl Fut {
     /// What `call_soon` raises: the loop is closed.
     pub fn wake(slf: &Bound<'_, Self>, origin: Origin) -> PyResult<()> {
         {
-            let mut fut = slf.borrow_mut();
+            let mut fut = slf.get().inner.borrow(slf.py());
             if fut.state != State::Pending {
                 return Ok(());
             }
@@ -77,13 +82,12 @@ impl Fut {
     }
 
     fn schedule(slf: &Bound<'_, Self>, origin: Origin) -> PyResult<()> {
-        let hub = slf.borrow().hub.clone_ref(slf.py());
-        Hub::wake(hub.bind(slf.py()), slf.clone().unbind(), origin)
+        Hub::wake(slf.get().hub.bind(slf.py()), slf.clone().unbind(), origin)
     }
 
     /// Takes the callbacks, in the order in which they were added.
     pub fn take_callbacks(slf: &Bound<'_, Self>) -> impl Iterator<Item = (Py<PyAny>, Py<PyAny>)> + use<> {
-        let mut fut = slf.borrow_mut();
+        let mut fut = slf.get().inner.borrow(slf.py());
         let first = fut.callback.take();
         first.into_iter().chain(std::mem::take(&mut fut.more))
     }
@@ -104,23 +108,30 @@ impl Fut {
             report.set_item("message", format!("Exception in callback {}", callback.bind(py).repr()?))?;
             report.set_item("exception", error.value(py))?;
             report.set_item("future", slf)?;
-            let event_loop = slf.borrow().hub.borrow(py).event_loop(py)?;
+            let event_loop = slf.get().hub.get().event_loop(py)?;
             event_loop.call_method1(intern!(py, "call_exception_handler"), (report,))?;
         }
         Ok(())
     }
 }
 
+impl Recycled for Fut {
+    fn free_list() -> &'static FreeList {
+        static LIST: FreeList = FreeList::new();
+        &LIST
+    }
+}
+
 #[pymethods]
 impl Fut {
     #[getter]
-    fn _asyncio_future_blocking(&self) -> bool {
-        self.blocking
+    fn _asyncio_future_blocking(&self, py: Python<'_>) -> bool {
+        self.inner.borrow(py).blocking
     }
 
     #[setter(_asyncio_future_blocking)]
-    fn set_asyncio_future_blocking(&mut self, blocking: bool) {
-        self.blocking = blocking;
+    fn set_asyncio_future_blocking(&self, py: Python<'_>, blocking: bool) {
+        self.inner.borrow(py).blocking = blocking;
     }
 
     #[pyo3(signature = (callback, *, context = None))]
@@ -135,7 +146,7 @@ impl Fut {
         };
         let entry = (callback, context.unbind());
         let late = {
-            let mut fut = slf.borrow_mut();
+            let mut fut = slf.get().inner.borrow(slf.py());
             if fut.callback.is_none() && fut.more.is_empty() {
                 fut.callback = Some(entry);
             } else {
@@ -157,7 +168,7 @@ impl Fut {
         }
         let removed = before - kept.len();
         let mut kept = kept.into_iter();
-        let mut fut = slf.borrow_mut();
+        let mut fut = slf.get().inner.borrow(slf.py());
         fut.callback = kept.next();
         fut.more = kept.collect();
         Ok(removed)
@@ -166,7 +177,7 @@ impl Fut {
     #[pyo3(signature = (msg = None))]
     fn cancel(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
         let op = {
-            let mut fut = slf.borrow_mut();
+            let mut fut = slf.get().inner.borrow(slf.py());
             if fut.state != State::Pending {
                 return Ok(false);
             }
@@ -175,25 +186,29 @@ impl Fut {
             fut.op.take()
         };
         if let Some(op) = op {
-            Op::leave(op.bind(slf.py()))?;
+            op.get().leave(slf.py())?;
         }
-        if slf.borrow().callback.is_some() {
+        let watched = slf.get().inner.borrow(slf.py()).callback.is_some();
+        if watched {
             Self::schedule(slf, Origin::Loop)?;
         }
         Ok(true)
     }
 
     fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.hub.borrow(py).event_loop(py)
+        self.hub.get().event_loop(py)
     }
 
     fn result(&self, py: Python<'_>) -> PyResult<()> {
-        match self.state {
+        let inner = self.inner.borrow(py);
+        match inner.state {
             State::Woken => Ok(()),
             State::Pending => Err(aio::invalid_state(py, "Result is not ready.")),
             State::Cancelled => {
+                let message = inner.message.as_ref().map(|message| message.clone_ref(py));
+                drop(inner);
                 let kind = aio::cancelled_error(py)?;
-                let error = match &self.message {
+                let error = match message {
                     Some(message) => kind.call1((message,))?,
                     None => kind.call0()?,
                 };
@@ -206,43 +221,46 @@ impl Fut {
         self.result(py)
     }
 
-    fn done(&self) -> bool {
-        self.state != State::Pending
+    fn done(&self, py: Python<'_>) -> bool {
+        self.inner.borrow(py).state != State::Pending
     }
 
-    fn cancelled(&self) -> bool {
-        self.state == State::Cancelled
+    fn cancelled(&self, py: Python<'_>) -> bool {
+        self.inner.borrow(py).state == State::Cancelled
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let state = match self.state {
+        let inner = self.inner.borrow(py);
+        let state = match inner.state {
             State::Pending => "pending",
             State::Woken => "woken",
             State::Cancelled => "cancelled",
         };
-        let what = self.op.as_ref().and_then(|op| op.try_borrow(py).ok().map(|op| op.name())).unwrap_or("nothing");
+        let what = inner.op.as_ref().map_or("nothing", |op| op.get().name(py));
         format!("<wait of {what} {state}>")
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.hub)?;
-        if let Some(op) = &self.op {
-            visit.call(op)?;
-        }
-        if let Some(message) = &self.message {
-            visit.call(message)?;
-        }
-        for (callback, context) in self.callback.iter().chain(&self.more) {
-            visit.call(callback)?;
-            visit.call(context)?;
-        }
-        Ok(())
+        self.inner.traverse(&visit, |inner| {
+            if let Some(op) = &inner.op {
+                visit.call(op)?;
+            }
+            if let Some(message) = &inner.message {
+                visit.call(message)?;
+            }
+            inner.callback.iter().chain(&inner.more).try_for_each(|(callback, context)| {
+                visit.call(callback)?;
+                visit.call(context)
+            })
+        })
     }
 
-    fn __clear__(&mut self) {
-        self.op = None;
-        self.message = None;
-        self.callback = None;
-        self.more.clear();
+    fn __clear__(&self, py: Python<'_>) {
+        let cleared = {
+            let mut inner = self.inner.borrow(py);
+            (inner.op.take(), inner.message.take(), inner.callback.take(), std::mem::take(&mut inner.more))
+        };
+        drop(cleared);
     }
 }

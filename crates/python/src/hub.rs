@@ -15,6 +15,7 @@ use pyo3::types::PyDict;
 
 use crate::aio;
 use crate::fut::Fut;
+use crate::gil::GilCell;
 
 /// From where a wake comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +27,10 @@ pub enum Origin {
 }
 
 /// See the module's documentation.
-#[pyclass(module = "loopwright._loopwright", name = "_Hub", weakref)]
-pub struct Hub {
+#[pyclass(module = "loopwright._loopwright", name = "_Hub", frozen, weakref)]
+pub struct Hub(GilCell<State>);
+
+struct State {
     event_loop: Option<Py<PyAny>>,
     call_soon: Option<Py<PyAny>>,
     /// `self.drain`, bound once.
@@ -54,17 +57,17 @@ impl Hub {
         }
         let hub = Bound::new(
             py,
-            Self {
+            Self(GilCell::new(State {
                 event_loop: Some(event_loop.clone().unbind()),
                 call_soon: Some(event_loop.getattr(intern!(py, "call_soon"))?.unbind()),
                 drain: None,
                 ready: VecDeque::new(),
                 spare: VecDeque::new(),
                 scheduled: false,
-            },
+            })),
         )?;
         let drain = hub.getattr(intern!(py, "drain"))?.unbind();
-        hub.borrow_mut().drain = Some(drain);
+        hub.get().0.borrow(py).drain = Some(drain);
         event_loop.setattr(name, &hub)?;
         Ok(hub.unbind())
     }
@@ -74,7 +77,7 @@ impl Hub {
     /// # Errors
     /// `RuntimeError` when the loop has been garbage collected.
     pub fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match &self.event_loop {
+        match &self.0.borrow(py).event_loop {
             Some(event_loop) => Ok(event_loop.bind(py).clone()),
             None => Err(pyo3::exceptions::PyRuntimeError::new_err("the event loop is gone")),
         }
@@ -87,7 +90,7 @@ impl Hub {
     pub fn wake(slf: &Bound<'_, Self>, fut: Py<Fut>, origin: Origin) -> PyResult<()> {
         let py = slf.py();
         {
-            let mut hub = slf.borrow_mut();
+            let mut hub = slf.get().0.borrow(slf.py());
             hub.ready.push_back(fut);
             if hub.scheduled {
                 return Ok(());
@@ -96,7 +99,7 @@ impl Hub {
         }
         let scheduled = if origin == Origin::Loop && Self::is_debugged(slf)? {
             let fut = {
-                let mut hub = slf.borrow_mut();
+                let mut hub = slf.get().0.borrow(slf.py());
                 hub.scheduled = false;
                 hub.ready.pop_back()
             };
@@ -106,7 +109,7 @@ impl Hub {
         };
         if scheduled.is_err() {
             let lost = {
-                let mut hub = slf.borrow_mut();
+                let mut hub = slf.get().0.borrow(slf.py());
                 hub.scheduled = false;
                 std::mem::take(&mut hub.ready)
             };
@@ -116,13 +119,13 @@ impl Hub {
     }
 
     fn is_debugged(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        let event_loop = slf.borrow().event_loop(slf.py())?;
+        let event_loop = slf.get().event_loop(slf.py())?;
         event_loop.call_method0(intern!(slf.py(), "get_debug"))?.is_truthy()
     }
 
     fn schedule_alone(slf: &Bound<'_, Self>, fut: &Bound<'_, Fut>) -> PyResult<()> {
         let py = slf.py();
-        let call_soon = slf.borrow().call_soon.as_ref().map(|call_soon| call_soon.clone_ref(py));
+        let call_soon = slf.get().0.borrow(py).call_soon.as_ref().map(|call_soon| call_soon.clone_ref(py));
         let Some(call_soon) = call_soon else { return Ok(()) };
         for (callback, context) in Fut::take_callbacks(fut) {
             let kwargs = PyDict::new(py);
@@ -134,16 +137,18 @@ impl Hub {
 
     fn schedule_drain(slf: &Bound<'_, Self>, origin: Origin) -> PyResult<()> {
         let py = slf.py();
-        let (call_soon, drain, event_loop) = {
-            let hub = slf.borrow();
+        let (call_soon, drain) = {
+            let hub = slf.get().0.borrow(py);
             let (Some(call_soon), Some(drain)) = (&hub.call_soon, &hub.drain) else { return Ok(()) };
-            (call_soon.clone_ref(py), drain.clone_ref(py), hub.event_loop(py)?)
+            (call_soon.clone_ref(py), drain.clone_ref(py))
         };
         match origin {
             Origin::Loop => call_soon.bind(py).call((drain,), Some(in_no_context(py)?))?,
-            Origin::Thread => {
-                event_loop.getattr(intern!(py, "call_soon_threadsafe"))?.call((drain,), Some(in_no_context(py)?))?
-            }
+            Origin::Thread => slf
+                .get()
+                .event_loop(py)?
+                .getattr(intern!(py, "call_soon_threadsafe"))?
+                .call((drain,), Some(in_no_context(py)?))?,
         };
         Ok(())
     }
@@ -167,7 +172,7 @@ impl Hub {
     fn drain(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let mut batch = {
-            let mut hub = slf.borrow_mut();
+            let mut hub = slf.get().0.borrow(slf.py());
             hub.scheduled = false;
             let spare = std::mem::take(&mut hub.spare);
             std::mem::replace(&mut hub.ready, spare)
@@ -176,7 +181,7 @@ impl Hub {
             let Err(error) = Fut::run_callbacks(fut.bind(py)) else { continue };
             // KeyboardInterrupt, SystemExit: the rest keeps its turn, in front of what was woken meanwhile.
             let again = {
-                let mut hub = slf.borrow_mut();
+                let mut hub = slf.get().0.borrow(slf.py());
                 batch.append(&mut hub.ready);
                 hub.ready = batch;
                 !hub.ready.is_empty() && !std::mem::replace(&mut hub.scheduled, true)
@@ -186,25 +191,25 @@ impl Hub {
             }
             return Err(error);
         }
-        slf.borrow_mut().spare = batch;
+        slf.get().0.borrow(slf.py()).spare = batch;
         Ok(())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for object in [&self.event_loop, &self.call_soon, &self.drain].into_iter().flatten() {
-            visit.call(object)?;
-        }
-        for fut in &self.ready {
-            visit.call(fut)?;
-        }
-        Ok(())
+        self.0.traverse(&visit, |hub| {
+            for object in [&hub.event_loop, &hub.call_soon, &hub.drain].into_iter().flatten() {
+                visit.call(object)?;
+            }
+            hub.ready.iter().try_for_each(|fut| visit.call(fut))
+        })
     }
 
-    fn __clear__(&mut self) {
-        self.event_loop = None;
-        self.call_soon = None;
-        self.drain = None;
-        self.ready.clear();
+    fn __clear__(&self, py: Python<'_>) {
+        let cleared = {
+            let mut hub = self.0.borrow(py);
+            (hub.event_loop.take(), hub.call_soon.take(), hub.drain.take(), std::mem::take(&mut hub.ready))
+        };
+        drop(cleared);
     }
 }
 

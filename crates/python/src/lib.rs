@@ -2,13 +2,15 @@
 //!
 //! How a wait works, from the leaf up: an object holds a core machine; `op` is one awaited operation on it; when it has
 //! to wait it yields a `fut` to its task and leaves a waker in the machine; an event (a release, a put) returns wakers;
-//! `hub` runs them, all of one turn in one go. `awaitable` and `aio` are the only files with `unsafe`.
+//! `hub` runs them, all of one turn in one go. Only `awaitable`, `aio` and `gil` have
+//! `unsafe` in them.
 
 mod aio;
 mod args;
 mod awaitable;
 mod event;
 mod fut;
+mod gil;
 mod heap;
 mod hub;
 mod lock;
@@ -39,7 +41,9 @@ mod _loopwright {
         let py = module.py();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::awaitable::init(py)?;
-        crate::awaitable::install_send::<crate::op::Op>(py);
+        crate::awaitable::install_slots::<crate::op::Op>(py);
+        crate::awaitable::install_free_list::<crate::op::Op>(py);
+        crate::awaitable::install_free_list::<crate::fut::Fut>(py);
         crate::awaitable::cache_async_with::<crate::permits::Permits>(py)?;
         py.import("os")?.call_method(
             "register_at_fork",

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::op::Op;
-use crate::permits::{self, Acquire, Flavour, Permits};
+use crate::permits::{self, Acquire, Flavour, Permits, State};
 use crate::semaphore;
 
 /// Mutual exclusion between tasks. A superset of :class:`asyncio.Lock`.
@@ -15,7 +15,7 @@ use crate::semaphore;
 ///
 /// One object serves one event loop at a time: it belongs to a loop while it has waiters. Not thread-safe, not
 /// reentrant.
-#[pyclass(module = "loopwright", name = "Lock", extends = Permits, subclass)]
+#[pyclass(module = "loopwright", name = "Lock", extends = Permits, frozen, subclass)]
 pub struct Lock;
 
 #[pymethods]
@@ -28,7 +28,7 @@ impl Lock {
     }
 
     fn __init__(slf: &Bound<'_, Self>) {
-        *slf.as_super().borrow_mut() = Permits::new(Flavour::Lock, 1, Some(1), true);
+        Permits::reset(slf.as_super(), State::new(Flavour::Lock, 1, Some(1), true));
     }
 
     /// Takes the lock, waiting for it in line.

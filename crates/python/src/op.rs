@@ -17,9 +17,10 @@ use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning};
 use pyo3::prelude::*;
 
 use crate::aio;
-use crate::awaitable::{self, Step, Stepped};
+use crate::awaitable::{self, FreeList, Recycled, Step};
 use crate::event::WaitEvent;
 use crate::fut::Fut;
+use crate::gil::GilCell;
 use crate::hub::{Hub, Origin};
 use crate::permits::Acquire;
 use crate::queue::{Get, Join, Put};
@@ -143,128 +144,152 @@ enum Stage {
 }
 
 /// See the module's documentation.
-#[pyclass(module = "loopwright._loopwright", name = "_Op", freelist = 256)]
-pub struct Op {
+#[pyclass(module = "loopwright._loopwright", name = "_Op", frozen)]
+pub struct Op(GilCell<State>);
+
+struct State {
     kind: Option<Kind>,
     stage: Stage,
+}
+
+impl State {
+    fn name(&self) -> &'static str {
+        self.kind.as_ref().map_or("operation", |kind| each!(kind, operation => operation.name()))
+    }
+}
+
+fn reused() -> PyErr {
+    PyRuntimeError::new_err("cannot reuse an operation that was awaited already: call the method again")
+}
+
+/// What a step of an operation begins with. The kind is taken out of the cell while it works: it may run Python code.
+enum Begun {
+    Attempt(Kind),
+    Resume(Kind, Ticket),
 }
 
 impl Op {
     /// An operation that has not started.
     #[inline]
     pub fn new(py: Python<'_>, kind: Kind) -> PyResult<Py<Self>> {
-        let op = Bound::new(py, Self { kind: Some(kind), stage: Stage::Unstarted })?;
-        awaitable::track(&op);
-        Ok(op.unbind())
+        let state = State { kind: Some(kind), stage: Stage::Unstarted };
+        awaitable::new_recycled(py, Self(GilCell::new(state))).map(Bound::unbind)
     }
 
     /// For messages: `Queue.put`.
-    pub fn name(&self) -> &'static str {
-        self.kind.as_ref().map_or("operation", |kind| each!(kind, operation => operation.name()))
+    pub fn name(&self, py: Python<'_>) -> &'static str {
+        self.0.borrow(py).name()
     }
 
     /// The future it waits for was cancelled: the line moves on at once.
     ///
     /// # Errors
     /// What waking the next in line raises.
-    pub fn leave(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let mut op = slf.borrow_mut();
-        match std::mem::replace(&mut op.stage, Stage::Left) {
-            Stage::Waiting { ticket, .. } => op.leave_line(slf.py(), ticket),
-            other => {
-                op.stage = other;
-                Ok(())
+    pub fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        let (stage, kind) = {
+            let mut op = self.0.borrow(py);
+            if !matches!(op.stage, Stage::Waiting { .. }) {
+                return Ok(());
             }
-        }
-    }
-
-    fn leave_line(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<()> {
-        match &mut self.kind {
-            Some(kind) => each!(kind, operation => operation.leave(py, ticket)),
-            None => Ok(()),
-        }
-    }
-
-    fn finish(&mut self, value: Value) -> Step {
-        self.stage = Stage::Finished;
-        self.kind = None;
-        Step::Return(value)
-    }
-
-    fn reused(&self) -> PyErr {
-        PyRuntimeError::new_err("cannot reuse an operation that was awaited already: call the method again")
-    }
-
-    fn block(slf: &Bound<'_, Self>) -> PyResult<Step> {
-        let py = slf.py();
-        let hub = aio::hub(py)?;
-        let hub = hub.bind(py);
-        let fut = Fut::new(hub, slf)?;
-        let mut op = slf.borrow_mut();
-        let waker = Waker::Task(fut.clone().unbind());
-        let Some(kind) = &mut op.kind else { return Err(op.reused()) };
-        match each!(kind, operation => operation.enlist(hub, waker))? {
-            Enlisted::Done(value) => Ok(op.finish(value)),
-            Enlisted::Waits(ticket) => {
-                op.stage = Stage::Waiting { ticket, fut: fut.clone().unbind() };
-                Ok(Step::Yield(fut.into_any().unbind()))
+            (std::mem::replace(&mut op.stage, Stage::Left), op.kind.take())
+        };
+        match (stage, kind) {
+            (Stage::Waiting { ticket, .. }, Some(mut kind)) => {
+                each!(&mut kind, operation => operation.leave(py, ticket))
             }
+            _ => Ok(()),
         }
     }
 
-    fn block_again(slf: &Bound<'_, Self>, ticket: Ticket) -> PyResult<Step> {
-        let py = slf.py();
-        let hub = aio::hub(py)?;
-        let fut = Fut::new(hub.bind(py), slf)?;
-        let mut op = slf.borrow_mut();
-        op.stage = Stage::Waiting { ticket, fut: fut.clone().unbind() };
-        let waker = Waker::Task(fut.clone().unbind());
-        if let Some(kind) = &mut op.kind {
-            each!(kind, operation => operation.enlist_again(hub.bind(py), ticket, waker))?;
-        }
-        Ok(Step::Yield(fut.into_any().unbind()))
-    }
-}
-
-impl Stepped for Op {
-    fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
-        let py = slf.py();
-        let mut op = slf.borrow_mut();
+    fn begin(&self, py: Python<'_>) -> PyResult<Begun> {
+        let mut op = self.0.borrow(py);
         match &op.stage {
-            Stage::Unstarted => {
-                let Some(kind) = &mut op.kind else { return Err(op.reused()) };
-                match each!(kind, operation => operation.attempt(py)) {
-                    Ok(Some(value)) => Ok(op.finish(value)),
-                    Ok(None) => {
-                        drop(op);
-                        Self::block(slf).inspect_err(|_| slf.borrow_mut().stage = Stage::Finished)
-                    }
-                    Err(error) => {
-                        op.finish(None);
-                        Err(error)
-                    }
-                }
-            }
-            Stage::Waiting { fut, .. } if fut.borrow(py).is_pending() => {
+            Stage::Unstarted => op.kind.take().map(Begun::Attempt).ok_or_else(reused),
+            Stage::Waiting { fut, .. } if fut.get().is_pending(py) => {
                 Err(PyRuntimeError::new_err("await wasn't used with future: the operation still waits"))
             }
             Stage::Waiting { ticket, .. } => {
                 let ticket = *ticket;
-                let Some(kind) = &mut op.kind else { return Err(op.reused()) };
-                match each!(kind, operation => operation.resume(py, ticket)) {
-                    Ok(Resumed::Done(value)) => Ok(op.finish(value)),
-                    Ok(Resumed::Again) => {
-                        drop(op);
-                        Self::block_again(slf, ticket)
-                    }
-                    Err(error) => {
-                        op.finish(None);
-                        Err(error)
-                    }
-                }
+                op.kind.take().map(|kind| Begun::Resume(kind, ticket)).ok_or_else(reused)
             }
-            Stage::Left | Stage::Finished => Err(op.reused()),
+            Stage::Left | Stage::Finished => Err(reused()),
         }
+    }
+
+    /// The wait begins (or goes on): `kind` goes back into the cell and its future to the task.
+    fn wait(&self, py: Python<'_>, kind: Kind, ticket: Ticket, fut: Bound<'_, Fut>) -> Step {
+        let mut op = self.0.borrow(py);
+        let before = std::mem::replace(&mut op.stage, Stage::Waiting { ticket, fut: fut.clone().unbind() });
+        op.kind = Some(kind);
+        drop(op);
+        drop(before);
+        Step::Yield(fut.into_any().unbind())
+    }
+
+    /// Takes everything out: the operation is over.
+    fn end(&self, py: Python<'_>) -> (Stage, Option<Kind>) {
+        let mut op = self.0.borrow(py);
+        (std::mem::replace(&mut op.stage, Stage::Finished), op.kind.take())
+    }
+
+    fn finish(&self, py: Python<'_>) {
+        let before = std::mem::replace(&mut self.0.borrow(py).stage, Stage::Finished);
+        drop(before);
+    }
+
+    fn block(slf: &Bound<'_, Self>, mut kind: Kind) -> PyResult<Step> {
+        let py = slf.py();
+        let hub = aio::hub(py)?;
+        let hub = hub.bind(py);
+        let fut = Fut::new(hub, slf)?;
+        let waker = Waker::Task(fut.clone().unbind());
+        match each!(&mut kind, operation => operation.enlist(hub, waker))? {
+            Enlisted::Done(value) => {
+                slf.get().finish(py);
+                Ok(Step::Return(value))
+            }
+            Enlisted::Waits(ticket) => Ok(slf.get().wait(py, kind, ticket, fut)),
+        }
+    }
+
+    fn block_again(slf: &Bound<'_, Self>, mut kind: Kind, ticket: Ticket) -> PyResult<Step> {
+        let py = slf.py();
+        let hub = aio::hub(py)?;
+        let fut = Fut::new(hub.bind(py), slf)?;
+        let waker = Waker::Task(fut.clone().unbind());
+        each!(&mut kind, operation => operation.enlist_again(hub.bind(py), ticket, waker))?;
+        Ok(slf.get().wait(py, kind, ticket, fut))
+    }
+}
+
+impl Recycled for Op {
+    fn free_list() -> &'static FreeList {
+        static LIST: FreeList = FreeList::new();
+        &LIST
+    }
+}
+
+impl Op {
+    /// Runs to the next wait.
+    ///
+    /// # Errors
+    /// What the await raises.
+    fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
+        let py = slf.py();
+        let step = match slf.get().begin(py)? {
+            Begun::Attempt(mut kind) => match each!(&mut kind, operation => operation.attempt(py)) {
+                Ok(None) => return Self::block(slf, kind).inspect_err(|_| slf.get().finish(py)),
+                Ok(Some(value)) => Ok(Step::Return(value)),
+                Err(error) => Err(error),
+            },
+            Begun::Resume(mut kind, ticket) => match each!(&mut kind, operation => operation.resume(py, ticket)) {
+                Ok(Resumed::Again) => return Self::block_again(slf, kind, ticket),
+                Ok(Resumed::Done(value)) => Ok(Step::Return(value)),
+                Err(error) => Err(error),
+            },
+        };
+        slf.get().finish(py);
+        step
     }
 }
 
@@ -279,7 +304,8 @@ impl Op {
     }
 
     fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
-        awaitable::answer(slf.py(), Self::step(slf)?)
+        let value_wanted = awaitable::value_wanted();
+        awaitable::answer(slf.py(), Self::step(slf)?, value_wanted)
     }
 
     fn send(slf: &Bound<'_, Self>, _value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
@@ -295,113 +321,101 @@ impl Op {
     ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let error = aio::thrown(error, value, traceback);
-        let mut op = slf.borrow_mut();
-        match std::mem::replace(&mut op.stage, Stage::Finished) {
-            Stage::Waiting { ticket, fut } => {
-                let Some(kind) = &mut op.kind else { return Err(error) };
-                match each!(kind, operation => operation.thrown(py, ticket, &error)) {
-                    Ok(Thrown::WaitOn) if fut.borrow(py).is_pending() => {
-                        op.stage = Stage::Waiting { ticket, fut: fut.clone_ref(py) };
-                        Ok(fut.into_any())
-                    }
-                    Ok(Thrown::WaitOn) => {
-                        op.stage = Stage::Waiting { ticket, fut };
-                        drop(op);
-                        let step = Self::step(slf)?;
-                        awaitable::answer_send(py, step)
-                    }
-                    Ok(Thrown::Raise) => {
-                        op.kind = None;
-                        Err(error)
-                    }
-                    Err(trouble) => {
-                        op.kind = None;
-                        trouble.set_cause(py, Some(error));
-                        Err(trouble)
-                    }
-                }
+        let (stage, kind) = slf.get().end(py);
+        let (Stage::Waiting { ticket, fut }, Some(mut kind)) = (stage, kind) else { return Err(error) };
+        match each!(&mut kind, operation => operation.thrown(py, ticket, &error)) {
+            Ok(Thrown::Raise) => Err(error),
+            Ok(Thrown::WaitOn) => {
+                let pending = fut.get().is_pending(py);
+                let step = slf.get().wait(py, kind, ticket, fut.into_bound(py));
+                awaitable::answer_send(py, if pending { step } else { Self::step(slf)? })
             }
-            Stage::Unstarted | Stage::Left | Stage::Finished => {
-                op.kind = None;
-                Err(error)
+            Err(trouble) => {
+                trouble.set_cause(py, Some(error));
+                Err(trouble)
             }
         }
     }
 
-    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let mut op = slf.borrow_mut();
-        let stage = std::mem::replace(&mut op.stage, Stage::Finished);
-        let left = match stage {
-            Stage::Waiting { ticket, .. } => op.leave_line(slf.py(), ticket),
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        match self.end(py) {
+            (Stage::Waiting { ticket, .. }, Some(mut kind)) => {
+                each!(&mut kind, operation => operation.leave(py, ticket))
+            }
             _ => Ok(()),
-        };
-        op.kind = None;
-        left
+        }
     }
 
     #[getter]
-    fn __name__(&self) -> &'static str {
-        let name = self.name();
+    fn __name__(&self, py: Python<'_>) -> &'static str {
+        let name = self.name(py);
         name.rsplit_once('.').map_or(name, |(_, method)| method)
     }
 
     #[getter]
-    fn __qualname__(&self) -> &'static str {
-        self.name()
+    fn __qualname__(&self, py: Python<'_>) -> &'static str {
+        self.name(py)
     }
 
-    fn __repr__(&self) -> String {
-        let stage = match self.stage {
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let op = self.0.borrow(py);
+        let stage = match op.stage {
             Stage::Unstarted => "not started",
             Stage::Waiting { .. } => "waiting",
             Stage::Left => "cancelled",
             Stage::Finished => "finished",
         };
-        format!("<{} {stage}>", self.name())
+        format!("<{} {stage}>", op.name())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Stage::Waiting { fut, .. } = &self.stage {
-            visit.call(fut)?;
-        }
-        match &self.kind {
-            Some(kind) => each!(kind, operation => operation.traverse(&visit)),
-            None => Ok(()),
-        }
+        self.0.traverse(&visit, |op| {
+            if let Stage::Waiting { fut, .. } = &op.stage {
+                visit.call(fut)?;
+            }
+            match &op.kind {
+                Some(kind) => each!(kind, operation => operation.traverse(&visit)),
+                None => Ok(()),
+            }
+        })
     }
 
-    fn __clear__(&mut self) {
+    fn __clear__(&self, py: Python<'_>) {
         // The collector found the whole wait unreachable: nobody can wake it any more, nobody is served by leaving.
-        self.stage = Stage::Finished;
-        self.kind = None;
+        let cleared = {
+            let mut op = self.0.borrow(py);
+            (std::mem::replace(&mut op.stage, Stage::Finished), op.kind.take())
+        };
+        drop(cleared);
     }
 }
 
-impl Drop for Op {
+impl Drop for State {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.stage, Stage::Finished) {
-            Stage::Finished | Stage::Left => {}
-            Stage::Unstarted => Python::attach(|py| {
-                let pending = PyErr::take(py);
-                let message =
-                    std::ffi::CString::new(format!("'{}' was never awaited", self.name())).unwrap_or_default();
-                if let Err(error) = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 1) {
-                    error.write_unraisable(py, None);
-                }
-                if let Some(pending) = pending {
-                    pending.restore(py);
-                }
+        match (std::mem::replace(&mut self.stage, Stage::Finished), self.kind.take()) {
+            (Stage::Unstarted, Some(kind)) => Python::attach(|py| {
+                let message = format!("'{}' was never awaited", each!(&kind, operation => operation.name()));
+                keeping_error(py, || {
+                    let message = std::ffi::CString::new(message).unwrap_or_default();
+                    PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 1)
+                });
             }),
-            Stage::Waiting { ticket, .. } => Python::attach(|py| {
-                let pending = PyErr::take(py);
-                if let Err(error) = self.leave_line(py, ticket) {
-                    error.write_unraisable(py, None);
-                }
-                if let Some(pending) = pending {
-                    pending.restore(py);
-                }
+            (Stage::Waiting { ticket, .. }, Some(mut kind)) => Python::attach(|py| {
+                keeping_error(py, || each!(&mut kind, operation => operation.leave(py, ticket)));
             }),
+            _ => {}
         }
+    }
+}
+
+/// Does something in a deallocation: whatever exception is on its way stays on its way.
+fn keeping_error(py: Python<'_>, action: impl FnOnce() -> PyResult<()>) {
+    let pending = PyErr::take(py);
+    if let Err(error) = action() {
+        error.write_unraisable(py, None);
+    }
+    if let Some(pending) = pending {
+        pending.restore(py);
     }
 }
 

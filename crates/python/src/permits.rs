@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::args;
 use crate::awaitable::{Cached, CachesMethods, Ready, Which};
+use crate::gil::{GilCell, GilRef};
 use crate::hub::{Binding, Hub, Origin};
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Value, Waker};
 
@@ -43,8 +44,11 @@ impl Flavour {
 }
 
 /// The common base of Semaphore, BoundedSemaphore and Lock.
-#[pyclass(module = "loopwright._loopwright", name = "_Permits", subclass, weakref)]
-pub struct Permits {
+#[pyclass(module = "loopwright._loopwright", name = "_Permits", frozen, subclass, weakref)]
+pub struct Permits(GilCell<State>);
+
+/// What [`Permits`] is made of.
+pub struct State {
     pub machine: Machine<Waker>,
     pub flavour: Flavour,
     /// The most permits there can be (BoundedSemaphore, Lock).
@@ -57,6 +61,57 @@ pub struct Permits {
 }
 
 impl Permits {
+    /// Permits of a kind.
+    pub fn new(flavour: Flavour, permits: i64, limit: Option<i64>, fair: bool) -> Self {
+        Self(GilCell::new(State::new(flavour, permits, limit, fair)))
+    }
+
+    /// Begins anew (`__init__`).
+    pub fn reset(slf: &Bound<'_, Self>, state: State) {
+        let old = std::mem::replace(&mut *Self::state(slf), state);
+        drop(old);
+    }
+
+    /// What it is made of, for as long as no Python code runs.
+    #[inline]
+    pub fn state<'a>(slf: &'a Bound<'_, Self>) -> GilRef<'a, State> {
+        slf.get().0.borrow(slf.py())
+    }
+
+    /// Gives `n` permits back and wakes whom they serve.
+    ///
+    /// # Errors
+    /// `ValueError`/`RuntimeError` when that is more than were taken and the object minds; what `call_soon` raises.
+    #[inline]
+    pub fn give_back(slf: &Bound<'_, Self>, n: u64) -> PyResult<()> {
+        let wakes = {
+            let mut permits = Self::state(slf);
+            if let Some(limit) = permits.limit {
+                permits.check_release(n, limit)?;
+            }
+            permits.machine.release(n)
+        };
+        if wakes.is_empty() { Ok(()) } else { op::wake(slf.py(), wakes, Origin::Loop) }
+    }
+
+    /// `async with`'s first half: the shared ready object when the way is free.
+    #[inline]
+    fn enter(slf: &Bound<'_, Self>, n: u64) -> PyResult<Py<PyAny>> {
+        if Self::state(slf).take(n) {
+            return Ok(Ready::get(slf.py()).into_any());
+        }
+        Ok(Acquire::op(slf, n, false)?.into_any())
+    }
+
+    /// The extras of asyncio's repr: `unlocked, value:1, waiters:2`.
+    pub fn describe(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let extras = Self::state(slf).extras();
+        let class = slf.get_type().fully_qualified_name()?;
+        Ok(format!("<{class} object at {:#x} [{extras}]>", slf.as_ptr() as usize))
+    }
+}
+
+impl State {
     /// Permits of a kind.
     pub fn new(flavour: Flavour, permits: i64, limit: Option<i64>, fair: bool) -> Self {
         Self {
@@ -87,22 +142,6 @@ impl Permits {
         }
     }
 
-    /// Gives `n` permits back and wakes whom they serve.
-    ///
-    /// # Errors
-    /// `ValueError`/`RuntimeError` when that is more than were taken and the object minds; what `call_soon` raises.
-    #[inline]
-    pub fn give_back(slf: &Bound<'_, Self>, n: u64) -> PyResult<()> {
-        let wakes = {
-            let mut permits = slf.borrow_mut();
-            if let Some(limit) = permits.limit {
-                permits.check_release(n, limit)?;
-            }
-            permits.machine.release(n)
-        };
-        if wakes.is_empty() { Ok(()) } else { op::wake(slf.py(), wakes, Origin::Loop) }
-    }
-
     fn check_release(&self, n: u64, limit: i64) -> PyResult<()> {
         let out = limit - self.machine.available();
         if i64::try_from(n).is_ok_and(|n| n <= out) {
@@ -117,42 +156,29 @@ impl Permits {
         })
     }
 
-    /// `async with`'s first half: the shared ready object when the way is free.
-    #[inline]
-    fn enter(slf: &Bound<'_, Self>, n: u64) -> PyResult<Py<PyAny>> {
-        if slf.borrow_mut().take(n) {
-            return Ok(Ready::get(slf.py()).into_any());
+    fn extras(&self) -> String {
+        let mut extras = String::from(if self.machine.would_block(1) { "locked" } else { "unlocked" });
+        if self.flavour != Flavour::Lock {
+            extras += &format!(", value:{}", self.machine.available());
         }
-        Ok(Acquire::op(slf, n, false)?.into_any())
-    }
-
-    /// The extras of asyncio's repr: `unlocked, value:1, waiters:2`.
-    pub fn describe(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let permits = slf.borrow();
-        let mut extras = String::from(if permits.machine.would_block(1) { "locked" } else { "unlocked" });
-        if permits.flavour != Flavour::Lock {
-            extras += &format!(", value:{}", permits.machine.available());
-        }
-        if let (Flavour::Bounded, Some(limit)) = (permits.flavour, permits.limit) {
+        if let (Flavour::Bounded, Some(limit)) = (self.flavour, self.limit) {
             extras += &format!(", limit:{limit}");
         }
-        if permits.machine.waiting() > 0 {
-            extras += &format!(", waiters:{}", permits.machine.waiting());
+        if self.machine.waiting() > 0 {
+            extras += &format!(", waiters:{}", self.machine.waiting());
         }
-        drop(permits);
-        let class = slf.get_type().fully_qualified_name()?;
-        Ok(format!("<{class} object at {:#x} [{extras}]>", slf.as_ptr() as usize))
+        extras
     }
 }
 
 impl CachesMethods for Permits {
     #[inline]
     fn cached(slf: &Bound<'_, Self>, which: Which) -> Option<Py<PyAny>> {
-        slf.borrow().cached[which as usize].as_ref().map(|bound| bound.clone_ref(slf.py()))
+        Self::state(slf).cached[which as usize].as_ref().map(|bound| bound.clone_ref(slf.py()))
     }
 
     fn cache(slf: &Bound<'_, Self>, which: Which, bound: Py<PyAny>) {
-        let old = slf.borrow_mut().cached[which as usize].replace(bound);
+        let old = Self::state(slf).cached[which as usize].replace(bound);
         drop(old);
     }
 }
@@ -161,19 +187,19 @@ impl CachesMethods for Permits {
 impl Permits {
     /// Permits that are free: neither held nor reserved for a waiter that was woken.
     #[getter]
-    fn value(&self) -> i64 {
-        self.machine.available()
+    fn value(&self, py: Python<'_>) -> i64 {
+        self.0.borrow(py).machine.available()
     }
 
     /// Waiters: those in line, and those woken that have not run yet.
     #[getter]
-    fn waiting(&self) -> usize {
-        self.machine.waiting()
+    fn waiting(&self, py: Python<'_>) -> usize {
+        self.0.borrow(py).machine.waiting()
     }
 
     /// Whether `acquire()` would have to wait.
-    fn locked(&self) -> bool {
-        self.machine.would_block(1)
+    fn locked(&self, py: Python<'_>) -> bool {
+        self.0.borrow(py).machine.would_block(1)
     }
 
     fn __aenter__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
@@ -195,24 +221,23 @@ impl Permits {
     }
 
     /// `(value, limit, waiting, acquired, waited, fair)`: what `stats()` of the subclasses is made of.
-    fn _stats(&self) -> (i64, Option<i64>, usize, u64, u64, bool) {
-        let machine = &self.machine;
-        (machine.available(), self.limit, machine.waiting(), self.acquired, self.waited, machine.is_fair())
+    fn _stats(&self, py: Python<'_>) -> (i64, Option<i64>, usize, u64, u64, bool) {
+        let permits = self.0.borrow(py);
+        let machine = &permits.machine;
+        (machine.available(), permits.limit, machine.waiting(), permits.acquired, permits.waited, machine.is_fair())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for waker in self.machine.wakers() {
-            waker.traverse(&visit)?;
-        }
-        for bound in self.cached.iter().flatten() {
-            visit.call(bound)?;
-        }
-        self.binding.traverse(&visit)
+        self.0.traverse(&visit, |permits| {
+            permits.machine.wakers().try_for_each(|waker| waker.traverse(&visit))?;
+            permits.cached.iter().flatten().try_for_each(|bound| visit.call(bound))?;
+            permits.binding.traverse(&visit)
+        })
     }
 
-    fn __clear__(&mut self) {
-        self.cached = [None, None];
-        self.machine = Machine::new(0, true);
+    fn __clear__(&self, py: Python<'_>) {
+        let cleared = std::mem::replace(&mut *self.0.borrow(py), State::new(Flavour::Semaphore, 0, None, true));
+        drop(cleared);
     }
 }
 
@@ -232,7 +257,7 @@ impl Acquire {
     /// `ValueError` when there will never be `n` permits.
     pub fn op(permits: &Bound<'_, Permits>, n: u64, answers: bool) -> PyResult<Py<Op>> {
         let name = {
-            let permits = permits.borrow();
+            let permits = Permits::state(permits);
             permits.check_reachable(n)?;
             permits.flavour.acquire()
         };
@@ -250,13 +275,13 @@ impl Operation for Acquire {
     }
 
     fn attempt(&mut self, py: Python<'_>) -> PyResult<Option<Value>> {
-        let taken = self.permits.bind(py).borrow_mut().take(self.n);
+        let taken = Permits::state(self.permits.bind(py)).take(self.n);
         Ok(taken.then(|| self.answer(py)))
     }
 
     fn enlist(&mut self, hub: &Bound<'_, Hub>, waker: Waker) -> PyResult<Enlisted> {
         let py = hub.py();
-        let mut permits = self.permits.bind(py).borrow_mut();
+        let mut permits = Permits::state(self.permits.bind(py));
         if permits.take(self.n) {
             return Ok(Enlisted::Done(self.answer(py)));
         }
@@ -267,7 +292,7 @@ impl Operation for Acquire {
     }
 
     fn resume(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<Resumed> {
-        let mut permits = self.permits.bind(py).borrow_mut();
+        let mut permits = Permits::state(self.permits.bind(py));
         if permits.machine.resume(ticket) == Acquired::No {
             return Ok(Resumed::Again);
         }
@@ -281,7 +306,7 @@ impl Operation for Acquire {
 
     fn enlist_again(&mut self, hub: &Bound<'_, Hub>, ticket: Ticket, waker: Waker) -> PyResult<()> {
         let py = hub.py();
-        let again = self.permits.bind(py).borrow_mut().machine.wait_again(ticket, waker);
+        let again = Permits::state(self.permits.bind(py)).machine.wait_again(ticket, waker);
         match again {
             Ok(wakes) => op::wake(py, wakes, Origin::Loop),
             Err(_) => Err(pyo3::exceptions::PyRuntimeError::new_err("the waiter was not woken")),
@@ -290,7 +315,7 @@ impl Operation for Acquire {
 
     fn leave(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<()> {
         let (wakes, unbound) = {
-            let mut permits = self.permits.bind(py).borrow_mut();
+            let mut permits = Permits::state(self.permits.bind(py));
             let wakes = permits.machine.leave(ticket);
             let waiting = permits.machine.waiting();
             (wakes, permits.binding.release(waiting))
@@ -319,7 +344,7 @@ impl Permit {
     /// # Errors
     /// `ValueError` when there will never be `n` permits.
     pub fn new(permits: &Bound<'_, Permits>, n: u64) -> PyResult<Self> {
-        permits.borrow().check_reachable(n)?;
+        Permits::state(permits).check_reachable(n)?;
         Ok(Self { permits: permits.clone().unbind(), n })
     }
 }
@@ -356,7 +381,7 @@ impl Permit {
 /// As [`args::permits`], and `ValueError` when there will never be that many.
 pub fn try_acquire(slf: &Bound<'_, Permits>, n: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
     let n = args::permits(n, "n")?;
-    let mut permits = slf.borrow_mut();
+    let mut permits = Permits::state(slf);
     permits.check_reachable(n)?;
     Ok(permits.take(n))
 }

@@ -7,7 +7,7 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::args;
 use crate::hub::Origin;
 use crate::op::{self, Op};
-use crate::permits::{self, Acquire, Flavour, Permit, Permits};
+use crate::permits::{self, Acquire, Flavour, Permit, Permits, State};
 
 /// At most `value` permits out at a time. A superset of :class:`asyncio.Semaphore`, weighted, 4 to 8 times as fast.
 ///
@@ -28,7 +28,7 @@ use crate::permits::{self, Acquire, Flavour, Permit, Permits};
 ///     TypeError: ``value`` is not an int.
 ///
 /// One object serves one event loop at a time: it belongs to a loop while it has waiters. Not thread-safe.
-#[pyclass(module = "loopwright", name = "Semaphore", extends = Permits, subclass)]
+#[pyclass(module = "loopwright", name = "Semaphore", extends = Permits, frozen, subclass)]
 pub struct Semaphore;
 
 #[pymethods]
@@ -43,7 +43,7 @@ impl Semaphore {
     #[pyo3(signature = (value = None, *, fair = true))]
     fn __init__(slf: &Bound<'_, Self>, value: Option<&Bound<'_, PyAny>>, fair: bool) -> PyResult<()> {
         let value = value.map_or(Ok(1), |value| args::count(value, "Semaphore(value=...)", 0))?;
-        *slf.as_super().borrow_mut() = Permits::new(Flavour::Semaphore, value, None, fair);
+        Permits::reset(slf.as_super(), State::new(Flavour::Semaphore, value, None, fair));
         Ok(())
     }
 
@@ -112,7 +112,7 @@ pub fn stats<'py>(object: &Bound<'py, PyAny>, class: &str) -> PyResult<Bound<'py
 ///         the limit, since it could never be served.
 ///
 /// Everything else is as in :class:`Semaphore`.
-#[pyclass(module = "loopwright", name = "BoundedSemaphore", extends = Semaphore, subclass)]
+#[pyclass(module = "loopwright", name = "BoundedSemaphore", extends = Semaphore, frozen, subclass)]
 pub struct BoundedSemaphore;
 
 #[pymethods]
@@ -129,7 +129,7 @@ impl BoundedSemaphore {
     #[pyo3(signature = (value = None, *, fair = true))]
     fn __init__(slf: &Bound<'_, Self>, value: Option<&Bound<'_, PyAny>>, fair: bool) -> PyResult<()> {
         let value = value.map_or(Ok(1), |value| args::count(value, "BoundedSemaphore(value=...)", 0))?;
-        *slf.as_super().as_super().borrow_mut() = Permits::new(Flavour::Bounded, value, Some(value), fair);
+        Permits::reset(slf.as_super().as_super(), State::new(Flavour::Bounded, value, Some(value), fair));
         Ok(())
     }
 
@@ -137,7 +137,7 @@ impl BoundedSemaphore {
     /// permits come back (none is taken away from its holder).
     #[getter]
     fn limit(slf: &Bound<'_, Self>) -> i64 {
-        slf.as_super().as_super().borrow().limit.unwrap_or_default()
+        Permits::state(slf.as_super().as_super()).limit.unwrap_or_default()
     }
 
     #[setter]
@@ -145,7 +145,7 @@ impl BoundedSemaphore {
         let limit = args::count(limit, "BoundedSemaphore.limit", 0)?;
         let permits = slf.as_super().as_super();
         let wakes = {
-            let mut permits = permits.borrow_mut();
+            let mut permits = Permits::state(permits);
             let Some(old) = permits.limit.replace(limit) else {
                 return Err(PyValueError::new_err("BoundedSemaphore has no limit"));
             };
