@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 from support import loops, requires
@@ -23,20 +23,10 @@ def cell(request: pytest.FixtureRequest) -> Cell:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
-    return _no_accidental_skip((yield))
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return requires.no_accidental_skip((yield))
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Iterator[None]:
-    return _no_accidental_skip((yield))
-
-
-def _no_accidental_skip(report: pytest.TestReport | pytest.CollectReport):
-    """Under CI, what is missing was promised: turn the skip into a failure."""
-    if requires.under_ci() and report.skipped and isinstance(report.longrepr, tuple):
-        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
-        if reason.startswith(requires.MISSING):
-            report.outcome = "failed"
-            report.longrepr = f"{reason} (a skip elsewhere, a failure under CI)"
-    return report
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return requires.no_accidental_skip((yield))

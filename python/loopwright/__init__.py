@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loopwright import _interpreter as _interpreter  # first: it refuses what the extension would crash on
 from loopwright._loopwright import __version__
 from loopwright.errors import GroupFull, LoopMismatch, LoopwrightError, QueueShutDown
 from loopwright.limits import (

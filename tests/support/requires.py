@@ -13,11 +13,13 @@ import socket
 import subprocess
 import sys
 from types import ModuleType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pytest
 
 MISSING = "missing:"
+
+T = TypeVar("T", pytest.TestReport, pytest.CollectReport)
 
 
 def missing(what: str) -> NoReturn:
@@ -25,8 +27,14 @@ def missing(what: str) -> NoReturn:
     pytest.skip(f"{MISSING} {what}")
 
 
-def under_ci() -> bool:
-    return os.environ.get("CI") == "true"
+def no_accidental_skip(report: T) -> T:
+    """Under CI, what is missing was promised: turns such a skip into a failure."""
+    if os.environ.get("CI") == "true" and report.skipped and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if reason.startswith(MISSING):
+            report.outcome = "failed"
+            report.longrepr = f"{reason} (a skip elsewhere, a failure under CI)"
+    return report
 
 
 def module(name: str) -> ModuleType:
