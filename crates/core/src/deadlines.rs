@@ -16,6 +16,8 @@
 //!
 //! Times are seconds on the loop's own clock. `+inf` is legal and never due; NaN has no place in an order and panics.
 
+use crate::slab::Slab;
+
 /// A deadline's place in one [`Deadlines`]. Stale keys are recognised for ever: no call with one has any effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -40,10 +42,9 @@ impl Entry {
 #[derive(Debug)]
 struct Slot<W> {
     serial: u64,
-    /// Position in the heap; the free list's link while vacant.
+    /// Position in the heap.
     place: u32,
-    /// `None` while vacant.
-    waker: Option<W>,
+    waker: W,
 }
 
 /// What a firing may take: deadlines up to a time, and only those that were there when it began.
@@ -59,22 +60,14 @@ pub struct Due {
 #[derive(Debug)]
 pub struct Deadlines<W> {
     heap: Vec<Entry>,
-    slots: Vec<Slot<W>>,
-    free: u32,
+    slots: Slab<Slot<W>>,
     /// How many serials were handed out: keys and arrivals are numbered from the same source.
     serial: u64,
-    /// Once no more than this many are live, memory is given back.
-    trim_at: usize,
 }
-
-const NONE: u32 = u32::MAX;
-
-/// Room for this many deadlines is never given back.
-const KEPT_SLOTS: usize = 1024;
 
 impl<W> Default for Deadlines<W> {
     fn default() -> Self {
-        Self { heap: Vec::new(), slots: Vec::new(), free: NONE, serial: 0, trim_at: 0 }
+        Self { heap: Vec::new(), slots: Slab::default(), serial: 0 }
     }
 }
 
@@ -106,12 +99,12 @@ impl<W> Deadlines<W> {
 
     /// The waker of a live deadline.
     pub fn get(&self, key: Key) -> Option<&W> {
-        self.slots.get(key.index as usize).filter(|slot| slot.serial == key.serial)?.waker.as_ref()
+        self.slot(key).map(|slot| &slot.waker)
     }
 
     /// The wakers of all live deadlines, in no particular order.
     pub fn wakers(&self) -> impl Iterator<Item = &W> {
-        self.slots.iter().filter_map(|slot| slot.waker.as_ref())
+        self.slots.iter().map(|slot| &slot.waker)
     }
 
     /// Adds a deadline. Follow with [`Alarm::cover`].
@@ -121,19 +114,7 @@ impl<W> Deadlines<W> {
     pub fn insert(&mut self, when: f64, waker: W) -> Key {
         assert!(!when.is_nan(), "a deadline at NaN");
         let serial = self.next_serial();
-        let index = self.free;
-        let index = if index == NONE {
-            let index = u32::try_from(self.slots.len()).ok().filter(|&i| i != NONE).expect("over 4 billion deadlines");
-            self.slots.push(Slot { serial, place: NONE, waker: Some(waker) });
-            self.trim_at = if self.slots.len() > KEPT_SLOTS { self.slots.len() / 4 } else { 0 };
-            index
-        } else {
-            let slot = &mut self.slots[index as usize];
-            self.free = slot.place;
-            slot.serial = serial;
-            slot.waker = Some(waker);
-            index
-        };
+        let index = self.slots.insert(Slot { serial, place: 0, waker });
         self.heap.push(Entry { when, order: serial, slot: index });
         self.sift_up(self.heap.len() - 1);
         Key { index, serial }
@@ -172,11 +153,8 @@ impl<W> Deadlines<W> {
 
     /// Takes everything out and gives the wakers back, in no particular order.
     pub fn clear(&mut self) -> Vec<W> {
-        let slots = std::mem::take(&mut self.slots);
         self.heap = Vec::new();
-        self.free = NONE;
-        self.trim_at = 0;
-        slots.into_iter().filter_map(|slot| slot.waker).collect()
+        std::mem::take(&mut self.slots).into_values().map(|slot| slot.waker).collect()
     }
 
     fn next_serial(&mut self) -> u64 {
@@ -185,9 +163,12 @@ impl<W> Deadlines<W> {
         serial
     }
 
+    fn slot(&self, key: Key) -> Option<&Slot<W>> {
+        self.slots.get(key.index).filter(|slot| slot.serial == key.serial)
+    }
+
     fn place(&self, key: Key) -> Option<usize> {
-        let slot = self.slots.get(key.index as usize)?;
-        (slot.serial == key.serial && slot.waker.is_some()).then_some(slot.place as usize)
+        self.slot(key).map(|slot| slot.place as usize)
     }
 
     fn take(&mut self, place: usize) -> (Key, W) {
@@ -195,36 +176,11 @@ impl<W> Deadlines<W> {
         if place < self.heap.len() {
             self.sift(place);
         }
-        let index = entry.slot;
-        let slot = &mut self.slots[index as usize];
-        let waker = slot.waker.take().expect("a deadline in the heap has a waker");
-        let key = Key { index, serial: slot.serial };
-        slot.place = self.free;
-        self.free = index;
-        if self.heap.len() <= self.trim_at && self.trim_at > 0 {
-            self.trim();
+        let (slot, trimmed) = self.slots.remove(entry.slot);
+        if trimmed {
+            self.heap.shrink_to(self.slots.capacity());
         }
-        (key, waker)
-    }
-
-    /// Gives back the slots behind the last live one. Costs O(slots), and runs only after the crowd has shrunk to a
-    /// quarter, then to an eighth, and so on: O(1) for each deadline that left.
-    #[cold]
-    fn trim(&mut self) {
-        let live = self.slots.iter().rposition(|slot| slot.waker.is_some()).map_or(0, |last| last + 1);
-        self.slots.truncate(live);
-        self.free = NONE;
-        for index in (0..live).rev() {
-            let slot = &mut self.slots[index];
-            if slot.waker.is_none() {
-                // Low slots are used first from here on, so that the next trim finds more to cut.
-                slot.place = self.free;
-                self.free = u32::try_from(index).expect("indices were handed out as u32");
-            }
-        }
-        self.slots.shrink_to(KEPT_SLOTS);
-        self.heap.shrink_to(KEPT_SLOTS);
-        self.trim_at = if self.slots.len() > KEPT_SLOTS { self.heap.len() / 2 } else { 0 };
+        (Key { index: entry.slot, serial: slot.serial }, slot.waker)
     }
 
     fn sift(&mut self, place: usize) {
@@ -268,7 +224,7 @@ impl<W> Deadlines<W> {
     }
 
     fn put(&mut self, place: usize, entry: Entry) {
-        self.slots[entry.slot as usize].place = u32::try_from(place).expect("the heap is no longer than the slots");
+        self.slots[entry.slot].place = u32::try_from(place).expect("the heap is no longer than the slots");
         self.heap[place] = entry;
     }
 }

@@ -14,4 +14,6 @@ pub mod event;
 pub mod queue;
 pub mod scope;
 pub mod semaphore;
+mod slab;
+pub mod token;
 pub mod waiters;
