@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from loopwright import _interpreter as _interpreter  # first: it refuses what the extension would crash on
 from loopwright._loopwright import __version__
-from loopwright.errors import GroupFull, LoopMismatch, LoopwrightError, QueueShutDown
+from loopwright.cancellation import CancelToken, CancelTokenStats
+from loopwright.errors import GroupFull, LoopMismatch, LoopwrightError, QueueShutDown, TokenCancelled
 from loopwright.limits import (
     BoundedSemaphore,
     Event,
@@ -16,9 +17,12 @@ from loopwright.limits import (
     SemaphoreStats,
 )
 from loopwright.queues import LifoQueue, PriorityQueue, Queue, QueueStats
+from loopwright.timeouts import Timeout, TimeoutStats, timeout, timeout_at
 
 __all__ = [
     "BoundedSemaphore",
+    "CancelToken",
+    "CancelTokenStats",
     "Event",
     "EventStats",
     "GroupFull",
@@ -34,5 +38,10 @@ __all__ = [
     "QueueStats",
     "Semaphore",
     "SemaphoreStats",
+    "Timeout",
+    "TimeoutStats",
+    "TokenCancelled",
     "__version__",
+    "timeout",
+    "timeout_at",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-__all__ = ["GroupFull", "LoopMismatch", "LoopwrightError", "QueueShutDown"]
+__all__ = ["GroupFull", "LoopMismatch", "LoopwrightError", "QueueShutDown", "TokenCancelled"]
 
 
 class LoopwrightError(Exception):
@@ -33,3 +33,14 @@ else:
 
     class QueueShutDown(LoopwrightError):
         """The queue was shut down: it takes no more items and, once drained, gives none."""
+
+
+class TokenCancelled(LoopwrightError, RuntimeError):
+    """``CancelToken.raise_if_cancelled`` found the token cancelled; ``reason`` is what its ``cancel`` was told."""
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return "the token was cancelled" if self.reason is None else f"the token was cancelled: {self.reason}"

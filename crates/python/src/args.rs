@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt};
+use pyo3::types::{PyBool, PyFloat, PyInt};
 
 /// Reads an `int` of at least `least`. `what` names it: `Semaphore(value=...)`.
 ///
@@ -36,4 +36,44 @@ pub fn permits(given: Option<&Bound<'_, PyAny>>, what: &str) -> PyResult<u64> {
         None => Ok(1),
         Some(given) => Ok(count(given, what, 1)?.unsigned_abs()),
     }
+}
+
+/// Reads a time in seconds, or a time on the loop's clock. `what` names it: `timeout(delay=...)`. Infinity is a time.
+///
+/// # Errors
+/// `TypeError` for anything but a number (a bool is not meant as one), `ValueError` for NaN.
+#[inline]
+pub fn seconds(given: &Bound<'_, PyAny>, what: &str) -> PyResult<f64> {
+    let seconds = match given.cast_exact::<PyFloat>() {
+        Ok(float) => float.value(),
+        Err(_) => number(given, what)?,
+    };
+    if seconds.is_nan() {
+        return Err(PyValueError::new_err(format!(
+            "{what} must be a number of seconds, got nan: check what computed it"
+        )));
+    }
+    Ok(seconds)
+}
+
+#[cold]
+fn number(given: &Bound<'_, PyAny>, what: &str) -> PyResult<f64> {
+    if given.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err(format!(
+            "{what} must be a number of seconds, got {}: a bool is not meant as one",
+            given.repr()?
+        )));
+    }
+    given.extract::<f64>().map_err(|error| {
+        let hint = if given.hasattr("total_seconds").unwrap_or(false) {
+            "pass its total_seconds()"
+        } else {
+            "pass an int or a float"
+        };
+        let shown = given.repr().map_or_else(|_| given.get_type().to_string(), |repr| repr.to_string());
+        if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(given.py()) {
+            return PyValueError::new_err(format!("{what} is out of range: {shown}"));
+        }
+        PyTypeError::new_err(format!("{what} must be a number of seconds, got {shown}: {hint}"))
+    })
 }

@@ -68,8 +68,8 @@ impl Ready {
         error: &Bound<'_, PyAny>,
         value: Option<&Bound<'_, PyAny>>,
         traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyErr {
-        crate::aio::thrown(error, value, traceback)
+    ) -> PyResult<()> {
+        Err(crate::aio::thrown(error, value, traceback))
     }
 
     fn close(&self) {}

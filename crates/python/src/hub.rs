@@ -15,7 +15,8 @@ use pyo3::types::PyDict;
 
 use crate::aio;
 use crate::fut::Fut;
-use crate::gil::GilCell;
+use crate::gil::{GilCell, GilRef};
+use crate::timers::Timers;
 
 /// From where a wake comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub enum Origin {
 
 /// See the module's documentation.
 #[pyclass(module = "loopwright._loopwright", name = "_Hub", frozen, weakref)]
-pub struct Hub(GilCell<State>);
+pub struct Hub(GilCell<State>, GilCell<Timers>);
 
 struct State {
     event_loop: Option<Py<PyAny>>,
@@ -57,14 +58,17 @@ impl Hub {
         }
         let hub = Bound::new(
             py,
-            Self(GilCell::new(State {
-                event_loop: Some(event_loop.clone().unbind()),
-                call_soon: Some(event_loop.getattr(intern!(py, "call_soon"))?.unbind()),
-                drain: None,
-                ready: VecDeque::new(),
-                spare: VecDeque::new(),
-                scheduled: false,
-            })),
+            Self(
+                GilCell::new(State {
+                    event_loop: Some(event_loop.clone().unbind()),
+                    call_soon: Some(event_loop.getattr(intern!(py, "call_soon"))?.unbind()),
+                    drain: None,
+                    ready: VecDeque::new(),
+                    spare: VecDeque::new(),
+                    scheduled: false,
+                }),
+                GilCell::new(Timers::of(event_loop)?),
+            ),
         )?;
         let drain = hub.getattr(intern!(py, "drain"))?.unbind();
         hub.get().0.borrow(py).drain = Some(drain);
@@ -81,6 +85,12 @@ impl Hub {
             Some(event_loop) => Ok(event_loop.bind(py).clone()),
             None => Err(pyo3::exceptions::PyRuntimeError::new_err("the event loop is gone")),
         }
+    }
+
+    /// The deadlines of this loop, for as long as no Python code runs.
+    #[inline]
+    pub fn timers<'a>(&'a self, py: Python<'a>) -> GilRef<'a, Timers> {
+        self.1.borrow(py)
     }
 
     /// Runs a future's callbacks in the next turn of the loop.
@@ -155,7 +165,7 @@ impl Hub {
 }
 
 /// `{"context": Context()}`: the hub's own callbacks run in one empty context instead of copying the waker's.
-fn in_no_context(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
+pub fn in_no_context(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
     static KWARGS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
     KWARGS
         .get_or_try_init(py, || {
@@ -195,13 +205,25 @@ impl Hub {
         Ok(())
     }
 
+    /// The loop's one timer calls this.
+    fn on_timer(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::go_off(slf)
+    }
+
+    /// Live deadlines, and the earliest of them: for tests, and for loops that simulate time.
+    fn deadlines(&self, py: Python<'_>) -> (usize, Option<f64>) {
+        let timers = self.timers(py);
+        (timers.len(), timers.earliest())
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.0.traverse(&visit, |hub| {
             for object in [&hub.event_loop, &hub.call_soon, &hub.drain].into_iter().flatten() {
                 visit.call(object)?;
             }
             hub.ready.iter().try_for_each(|fut| visit.call(fut))
-        })
+        })?;
+        self.1.traverse(&visit, |timers| timers.traverse(&visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -209,6 +231,8 @@ impl Hub {
             let mut hub = self.0.borrow(py);
             (hub.event_loop.take(), hub.call_soon.take(), hub.drain.take(), std::mem::take(&mut hub.ready))
         };
+        drop(cleared);
+        let cleared = self.timers(py).clear();
         drop(cleared);
     }
 }

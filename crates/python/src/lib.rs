@@ -8,6 +8,7 @@
 mod aio;
 mod args;
 mod awaitable;
+mod cancel_token;
 mod event;
 mod fut;
 mod gil;
@@ -18,6 +19,8 @@ mod op;
 mod permits;
 mod queue;
 mod semaphore;
+mod timeout;
+mod timers;
 
 #[pyo3::pymodule(gil_used = true)]
 mod _loopwright {
@@ -25,6 +28,8 @@ mod _loopwright {
 
     #[pymodule_export]
     use crate::aio::{forget_cached_hub, use_private};
+    #[pymodule_export]
+    use crate::cancel_token::CancelToken;
     #[pymodule_export]
     use crate::event::Event;
     #[pymodule_export]
@@ -35,6 +40,8 @@ mod _loopwright {
     use crate::queue::{LifoQueue, PriorityQueue, Queue};
     #[pymodule_export]
     use crate::semaphore::{BoundedSemaphore, Semaphore};
+    #[pymodule_export]
+    use crate::timeout::{Timeout, timeout, timeout_at};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -42,7 +49,10 @@ mod _loopwright {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::awaitable::init(py)?;
         crate::awaitable::install_slots::<crate::op::Op>(py);
+        crate::awaitable::install_slots::<crate::timeout::Enter>(py);
         crate::awaitable::install_free_list::<crate::op::Op>(py);
+        crate::awaitable::install_free_list::<crate::timeout::Enter>(py);
+        crate::awaitable::install_free_list::<crate::timeout::Timeout>(py);
         crate::awaitable::install_free_list::<crate::fut::Fut>(py);
         crate::awaitable::cache_async_with::<crate::permits::Permits>(py)?;
         py.import("os")?.call_method(

@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 
 use crate::aio;
 use crate::awaitable::{self, FreeList, Recycled, Step};
+use crate::cancel_token::WaitToken;
 use crate::event::WaitEvent;
 use crate::fut::Fut;
 use crate::gil::GilCell;
@@ -118,6 +119,8 @@ pub enum Kind {
     Put(Put),
     /// `Event.wait`
     WaitEvent(WaitEvent),
+    /// `CancelToken.sleep` and `CancelToken.wait`
+    WaitToken(WaitToken),
 }
 
 macro_rules! each {
@@ -128,6 +131,7 @@ macro_rules! each {
             Kind::Join($operation) => $body,
             Kind::Put($operation) => $body,
             Kind::WaitEvent($operation) => $body,
+            Kind::WaitToken($operation) => $body,
         }
     };
 }

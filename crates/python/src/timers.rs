@@ -1,0 +1,305 @@
+//! Timers: every deadline of one loop behind one `call_at`. Part of the loop's [`Hub`]; the decisions are
+//! `loopwright_core::deadlines`.
+//!
+//! Lives here: the loop's clock, the one timer, and what happens when it goes off. Does not live here: what a deadline
+//! means, see [`Timeout::expire`] and [`Fut::wake`].
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use loopwright_core::deadlines::{Alarm, Arm, Deadlines, Key};
+use pyo3::PyTraverseError;
+use pyo3::PyVisit;
+use pyo3::exceptions::PyException;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::aio;
+use crate::fut::Fut;
+use crate::hub::{Hub, Origin, in_no_context};
+use crate::timeout::Timeout;
+
+/// Whom a deadline concerns.
+pub enum Deadline {
+    /// The task of this `async with timeout(...)`.
+    Timeout(Py<Timeout>),
+    /// The operation that waits with this future.
+    Wake(Py<Fut>),
+}
+
+/// How the time of a loop is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clock {
+    /// By asking the loop.
+    Loop,
+    /// By asking the system: the loop's `time` is asyncio's own, which is `time.monotonic`.
+    Monotonic,
+}
+
+/// The part of a [`Hub`] that knows the time.
+pub struct Timers {
+    deadlines: Deadlines<Deadline>,
+    alarm: Alarm,
+    /// What `call_at` or `call_soon` gave.
+    handle: Option<Py<PyAny>>,
+    clock: Clock,
+    /// The innermost timeout of each task that is inside of any, by the task's address (the timeout holds the task).
+    innermost: HashMap<usize, Py<Timeout>, BuildHasherDefault<Address>>,
+}
+
+/// A task's address is spread well enough by dropping the bits that alignment makes equal.
+#[derive(Default)]
+struct Address(u64);
+
+impl Hasher for Address {
+    fn finish(&self) -> u64 {
+        // hashbrown takes the bucket from the low bits and a tag from the high ones.
+        (self.0 >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.0 = (self.0 << 8) | u64::from(byte));
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        self.0 = address as u64;
+    }
+}
+
+impl Timers {
+    /// The timers of a loop that has none yet.
+    ///
+    /// # Errors
+    /// What looking at the loop's `time` raises.
+    pub fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            deadlines: Deadlines::default(),
+            alarm: Alarm::default(),
+            handle: None,
+            clock: Clock::of(event_loop)?,
+            innermost: HashMap::default(),
+        })
+    }
+
+    /// The innermost timeout of a task.
+    pub fn innermost(&self, task: &Bound<'_, PyAny>) -> Option<&Py<Timeout>> {
+        self.innermost.get(&(task.as_ptr() as usize))
+    }
+
+    /// Makes `timeout` the innermost of a task, or says that there is none. Gives back the one that was.
+    #[must_use = "drop it when no borrow is held"]
+    pub fn set_innermost(&mut self, task: &Bound<'_, PyAny>, timeout: Option<Py<Timeout>>) -> Option<Py<Timeout>> {
+        let address = task.as_ptr() as usize;
+        match timeout {
+            Some(timeout) => self.innermost.insert(address, timeout),
+            None => self.innermost.remove(&address),
+        }
+    }
+
+    /// Live deadlines.
+    pub fn len(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// The earliest live deadline.
+    pub fn earliest(&self) -> Option<f64> {
+        self.deadlines.earliest()
+    }
+
+    /// For `__traverse__`.
+    ///
+    /// # Errors
+    /// The visitor's.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for deadline in self.deadlines.wakers() {
+            match deadline {
+                Deadline::Timeout(timeout) => visit.call(timeout)?,
+                Deadline::Wake(fut) => visit.call(fut)?,
+            }
+        }
+        for timeout in self.innermost.values() {
+            visit.call(timeout)?;
+        }
+        self.handle.as_ref().map_or(Ok(()), |handle| visit.call(handle))
+    }
+
+    /// For `__clear__`: takes out all that refers to other objects, to be dropped when no borrow is held.
+    pub fn clear(&mut self) -> impl Sized + use<> {
+        self.alarm.disarmed();
+        (self.deadlines.clear(), std::mem::take(&mut self.innermost), self.handle.take())
+    }
+}
+
+impl Clock {
+    fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if !cfg!(target_os = "linux") {
+            return Ok(Self::Loop); // elsewhere time.monotonic() may be another clock than CLOCK_MONOTONIC
+        }
+        let py = event_loop.py();
+        let own = py.import("asyncio.base_events")?.getattr("BaseEventLoop")?.getattr("time")?;
+        // Looked up on the instance: tests give single loops a clock of their own.
+        let time = event_loop.getattr(intern!(py, "time"))?;
+        let function = time.getattr_opt(intern!(py, "__func__"))?;
+        Ok(if function.is_some_and(|function| function.is(&own)) { Self::Monotonic } else { Self::Loop })
+    }
+}
+
+/// `time.monotonic()`, to the last bit.
+#[inline]
+fn monotonic() -> f64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    #[allow(clippy::cast_precision_loss, reason = "what time.monotonic() does")]
+    let nanoseconds = (now.tv_sec * 1_000_000_000 + now.tv_nsec) as f64;
+    nanoseconds / 1e9
+}
+
+impl Hub {
+    /// `loop.time()`.
+    ///
+    /// # Errors
+    /// What the loop raises.
+    #[inline]
+    pub fn now(slf: &Bound<'_, Self>) -> PyResult<f64> {
+        let clock = slf.get().timers(slf.py()).clock;
+        match clock {
+            Clock::Monotonic => Ok(monotonic()),
+            Clock::Loop => Self::loop_time(slf),
+        }
+    }
+
+    fn loop_time(slf: &Bound<'_, Self>) -> PyResult<f64> {
+        let py = slf.py();
+        let event_loop = slf.get().event_loop(py)?;
+        event_loop.call_method0(intern!(py, "time"))?.extract()
+    }
+
+    /// Adds a deadline; the loop's timer is set only if it would go off too late. `now` may lie in the past a little.
+    ///
+    /// # Errors
+    /// What `call_at` raises; the deadline has not been added then.
+    #[inline]
+    pub fn add_deadline(slf: &Bound<'_, Self>, when: f64, now: f64, deadline: Deadline) -> PyResult<Key> {
+        let (key, arm) = {
+            let mut timers = slf.get().timers(slf.py());
+            (timers.deadlines.insert(when, deadline), timers.alarm.cover(when, now))
+        };
+        if let Some(arm) = arm
+            && let Err(error) = Self::arm(slf, arm)
+        {
+            drop(Self::remove_deadline(slf, key));
+            return Err(error);
+        }
+        Ok(key)
+    }
+
+    /// Takes a deadline out. Never a call into the loop.
+    #[inline]
+    pub fn remove_deadline(slf: &Bound<'_, Self>, key: Key) -> Option<Deadline> {
+        slf.get().timers(slf.py()).deadlines.remove(key)
+    }
+
+    /// Moves a live deadline.
+    ///
+    /// # Errors
+    /// What `call_at` raises; the deadline is then moved, but nothing sees to it before the next one is added.
+    pub fn move_deadline(slf: &Bound<'_, Self>, key: Key, when: f64, now: f64) -> PyResult<()> {
+        let arm = {
+            let mut timers = slf.get().timers(slf.py());
+            if timers.deadlines.reschedule(key, when) { timers.alarm.cover(when, now) } else { None }
+        };
+        arm.map_or(Ok(()), |arm| Self::arm(slf, arm))
+    }
+
+    /// Sets the loop's timer, in place of the one that is set.
+    #[cold]
+    fn arm(slf: &Bound<'_, Self>, arm: Arm) -> PyResult<()> {
+        let armed = Self::try_arm(slf, arm);
+        if armed.is_err() {
+            slf.get().timers(slf.py()).alarm.disarmed();
+        }
+        armed
+    }
+
+    fn try_arm(slf: &Bound<'_, Self>, arm: Arm) -> PyResult<()> {
+        let py = slf.py();
+        let event_loop = slf.get().event_loop(py)?;
+        let old = slf.get().timers(py).handle.take();
+        if let Some(old) = old {
+            old.bind(py).call_method0(intern!(py, "cancel"))?;
+        }
+        // A loop whose clock was replaced since: seen here at the latest.
+        let clock = Clock::of(&event_loop)?;
+        let go_off = slf.getattr(intern!(py, "on_timer"))?;
+        let context = Some(in_no_context(py)?);
+        let handle = match arm {
+            Arm::At(when) => event_loop.getattr(intern!(py, "call_at"))?.call((when, go_off), context)?,
+            Arm::Soon => event_loop.getattr(intern!(py, "call_soon"))?.call((go_off,), context)?,
+        };
+        let mut timers = slf.get().timers(py);
+        timers.clock = clock;
+        timers.handle = Some(handle.unbind());
+        Ok(())
+    }
+
+    /// The loop's timer went off: serves what is due, then sets the timer for the rest.
+    ///
+    /// # Errors
+    /// `KeyboardInterrupt` and the like, or `call_at`'s; an ordinary exception goes to the loop's exception handler.
+    pub fn go_off(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        // Without a clock: what the timer was set for is due.
+        let (now, mut outcome) = match Self::now(slf) {
+            Ok(now) => (now, Ok(())),
+            Err(error) => (f64::NEG_INFINITY, Err(error)),
+        };
+        let (due, spent) = {
+            let mut timers = slf.get().timers(slf.py());
+            let until = timers.alarm.fired(now);
+            (timers.deadlines.due(until), timers.handle.take())
+        };
+        drop(spent);
+        loop {
+            let Some((_, deadline)) = slf.get().timers(slf.py()).deadlines.pop_due(due) else { break };
+            let served = match &deadline {
+                Deadline::Timeout(timeout) => Timeout::expire(timeout.bind(py)),
+                Deadline::Wake(fut) => Fut::wake(fut.bind(py), Origin::Loop),
+            };
+            let Err(error) = served else { continue };
+            if !error.is_instance_of::<PyException>(py) {
+                outcome = Err(error);
+                break;
+            }
+            let report = PyDict::new(py);
+            report.set_item("message", "Exception while a deadline was served")?;
+            report.set_item("exception", error.value(py))?;
+            let event_loop = slf.get().event_loop(py)?;
+            if let Err(error) = event_loop.call_method1(intern!(py, "call_exception_handler"), (report,)) {
+                outcome = Err(error);
+                break;
+            }
+        }
+        let arm = {
+            let mut timers = slf.get().timers(slf.py());
+            timers.deadlines.earliest().and_then(|earliest| timers.alarm.cover(earliest, now))
+        };
+        match arm {
+            Some(arm) => outcome.and(Self::arm(slf, arm)),
+            None => outcome,
+        }
+    }
+
+    /// The task that is running, which an `async with timeout(...)` is about.
+    ///
+    /// # Errors
+    /// `RuntimeError` outside of a task.
+    pub fn current_task<'py>(slf: &Bound<'py, Self>, what: &str) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let event_loop = slf.get().event_loop(py)?;
+        aio::current_task(&event_loop)?.ok_or_else(|| {
+            pyo3::exceptions::PyRuntimeError::new_err(format!(
+                "{what} should be used inside a task: enter it from a coroutine that the event loop runs"
+            ))
+        })
+    }
+}
