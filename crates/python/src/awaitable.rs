@@ -11,15 +11,18 @@
 //! Measured in docs/benchmarks.md. This module and `aio` are the only ones of the package with `unsafe` in them.
 
 use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{NonNull, addr_of_mut, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pyclass::boolean_struct::True;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
-use pyo3::{PyClass, PyClassInitializer, PyTypeInfo};
+use pyo3::{Borrowed, PyClass, PyClassInitializer, PyTypeInfo};
 
 /// What one step of an awaitable came to.
 pub enum Step {
@@ -39,10 +42,13 @@ impl Ready {
     /// The one instance.
     #[inline]
     pub fn get(py: Python<'_>) -> Py<Self> {
-        static READY: PyOnceLock<Py<Ready>> = PyOnceLock::new();
-        READY.get_or_init(py, || Py::new(py, Self).expect("an empty object can be made")).clone_ref(py)
+        // SAFETY: `init` put a reference there that is never given up; it runs before anything of the module is used.
+        unsafe { Bound::from_borrowed_ptr(py, READY.load(Ordering::Relaxed)).cast_into_unchecked().unbind() }
     }
 }
+
+/// The one [`Ready`].
+static READY: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
 
 #[pymethods]
 impl Ready {
@@ -439,7 +445,132 @@ pub fn call_in_context<'py>(
     }
 }
 
+/// `function(*arguments, context=context)` without a tuple and a dict: `call_soon` and `call_at` of every wake.
+///
+/// # Errors
+/// What the function raises.
+pub fn call_with_context<'py, const N: usize>(
+    function: &Bound<'py, PyAny>,
+    arguments: [&Bound<'py, PyAny>; N],
+    context: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    static NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
+    let py = function.py();
+    let names = NAMES.get_or_try_init(py, || PyTuple::new(py, [intern!(py, "context")]).map(Bound::unbind))?;
+    // A free slot in front of the arguments (a bound method puts its self there), the context behind them.
+    let mut slots = [null_mut(); 6];
+    const { assert!(N + 2 <= 6) };
+    for (slot, argument) in slots[1..].iter_mut().zip(arguments.iter().chain([&context])) {
+        *slot = argument.as_ptr();
+    }
+    // SAFETY: `slots[1..]` holds N arguments and one keyword value, all alive through the call; the offset flag allows
+    // the callee to use `slots[0]` meanwhile. The result is a new reference or NULL with an exception set.
+    unsafe {
+        let arguments = slots.as_ptr().add(1);
+        let count = N | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+        let result = ffi::PyObject_Vectorcall(function.as_ptr(), arguments, count, names.as_ptr());
+        Bound::from_owned_ptr_or_err(py, result)
+    }
+}
+
 // ------------------------------------------------------------------------------------------------ async with
+
+/// A class whose `async with` usually ends at once: then its methods need nothing that PyO3 sets up for a call.
+pub trait FastWith: PyClass<Frozen = True> + Sync {
+    /// Enters if that needs no waiting. No Python object may be made, dropped or called.
+    fn try_enter(&self, py: Python<'_>) -> bool;
+    /// Leaves if that wakes nobody and raises nothing. As above.
+    fn try_exit(&self, py: Python<'_>) -> bool;
+    /// The class's own place for the methods that PyO3 made, which do the rest.
+    fn slow() -> &'static SlowWith;
+}
+
+/// PyO3's `__aenter__` and `__aexit__` of one class.
+pub struct SlowWith(PyOnceLock<[Py<PyAny>; 2]>);
+
+impl SlowWith {
+    /// An empty place.
+    #[allow(clippy::new_without_default, reason = "for statics only")]
+    pub const fn new() -> Self {
+        Self(PyOnceLock::new())
+    }
+}
+
+unsafe extern "C" fn fast_enter<T: FastWith>(
+    slf: *mut ffi::PyObject,
+    _no_arguments: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: a method descriptor calls this with the GIL held and an instance of T as self (it checks); `try_enter`
+    // makes and drops no Python object, so PyO3 need not know that the thread is attached. A panic stays inside.
+    unsafe {
+        let py = Python::assume_attached();
+        let object = Borrowed::from_ptr(py, slf).cast_unchecked::<T>();
+        let entered = catch_unwind(AssertUnwindSafe(|| object.get().try_enter(py)));
+        if entered.unwrap_or(false) {
+            return ffi::Py_NewRef(READY.load(Ordering::Relaxed));
+        }
+        match T::slow().0.get(py) {
+            Some([enter, _]) => ffi::PyObject_CallOneArg(enter.as_ptr(), slf),
+            None => null_mut(),
+        }
+    }
+}
+
+unsafe extern "C" fn fast_exit<T: FastWith>(
+    slf: *mut ffi::PyObject,
+    arguments: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: as in `fast_enter`; `arguments` holds `count` live objects. The slow method gets them behind self.
+    unsafe {
+        let py = Python::assume_attached();
+        let object = Borrowed::from_ptr(py, slf).cast_unchecked::<T>();
+        let left = count == 3 && catch_unwind(AssertUnwindSafe(|| object.get().try_exit(py))).unwrap_or(false);
+        if left {
+            return ffi::Py_NewRef(READY.load(Ordering::Relaxed));
+        }
+        let Some([_, exit]) = T::slow().0.get(py) else { return null_mut() };
+        let mut all = [null_mut(); 8];
+        all[0] = slf;
+        let given = count.unsigned_abs().min(all.len() - 1);
+        std::ptr::copy_nonoverlapping(arguments, all.as_mut_ptr().add(1), given);
+        ffi::PyObject_Vectorcall(exit.as_ptr(), all.as_ptr(), 1 + given, null_mut())
+    }
+}
+
+/// Puts the fast methods into a class, in front of PyO3's. Call it before [`cache_async_with`].
+///
+/// # Errors
+/// What `setattr` on a class raises.
+pub fn install_fast_with<T: FastWith>(py: Python<'_>) -> PyResult<()> {
+    let class = py.get_type::<T>();
+    let slow = [class.getattr("__aenter__")?.unbind(), class.getattr("__aexit__")?.unbind()];
+    T::slow().0.get_or_init(py, || slow);
+    let methods = [
+        ffi::PyMethodDef {
+            ml_name: c"__aenter__".as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunction: fast_enter::<T> },
+            ml_flags: ffi::METH_NOARGS,
+            ml_doc: null_mut(),
+        },
+        ffi::PyMethodDef {
+            ml_name: c"__aexit__".as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: fast_exit::<T> },
+            ml_flags: ffi::METH_FASTCALL,
+            ml_doc: null_mut(),
+        },
+    ];
+    for (name, method) in ["__aenter__", "__aexit__"].into_iter().zip(methods) {
+        // SAFETY: the definition lives for ever (leaked, once per class); the flags fit the function's signature; the
+        // result is a new reference or NULL with an exception set.
+        let descriptor = unsafe {
+            let definition = Box::leak(Box::new(method));
+            Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(T::type_object_raw(py), definition))?
+        };
+        class.setattr(name, descriptor)?;
+    }
+    Ok(())
+}
 
 /// A class whose instances keep their bound `__aenter__` and `__aexit__`.
 pub trait CachesMethods: PyClass {
@@ -524,6 +655,7 @@ pub fn cache_async_with<T: CachesMethods>(py: Python<'_>) -> PyResult<()> {
 /// `MemoryError`.
 pub fn init(py: Python<'_>) -> PyResult<()> {
     make_stop_type(py)?;
+    READY.store(Py::new(py, Ready)?.into_ptr(), Ordering::Relaxed);
     install_ready_slots(py);
     Ok(())
 }

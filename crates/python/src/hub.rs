@@ -11,9 +11,9 @@ use pyo3::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
 
 use crate::aio;
+use crate::awaitable;
 use crate::fut::Fut;
 use crate::gil::{GilCell, GilRef};
 use crate::timers::Timers;
@@ -40,7 +40,13 @@ struct State {
     /// The emptied deque of the last drain, kept for its memory.
     spare: VecDeque<Py<Fut>>,
     scheduled: bool,
+    /// What `get_debug()` said, and for how many more turns that is believed.
+    debug: bool,
+    debug_age: u32,
 }
+
+/// `set_debug(True)` on a running loop shows after so many turns; `asyncio.run(debug=True)` at once.
+const DEBUG_ASKED_EVERY: u32 = 128;
 
 /// Under which name a loop keeps its hub.
 const ATTRIBUTE: &str = "_loopwright_hub";
@@ -66,6 +72,8 @@ impl Hub {
                     ready: VecDeque::new(),
                     spare: VecDeque::new(),
                     scheduled: false,
+                    debug: false,
+                    debug_age: 0,
                 }),
                 GilCell::new(Timers::of(event_loop)?),
             ),
@@ -128,9 +136,21 @@ impl Hub {
         scheduled
     }
 
+    /// Whether the loop is in debug mode, asked anew every [`DEBUG_ASKED_EVERY`] turns.
     fn is_debugged(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        let event_loop = slf.get().event_loop(slf.py())?;
-        event_loop.call_method0(intern!(slf.py(), "get_debug"))?.is_truthy()
+        let py = slf.py();
+        {
+            let mut hub = slf.get().0.borrow(py);
+            if hub.debug_age > 0 {
+                hub.debug_age -= 1;
+                return Ok(hub.debug);
+            }
+        }
+        let debug = slf.get().event_loop(py)?.call_method0(intern!(py, "get_debug"))?.is_truthy()?;
+        let mut hub = slf.get().0.borrow(py);
+        hub.debug = debug;
+        hub.debug_age = if debug { 0 } else { DEBUG_ASKED_EVERY };
+        Ok(debug)
     }
 
     fn schedule_alone(slf: &Bound<'_, Self>, fut: &Bound<'_, Fut>) -> PyResult<()> {
@@ -138,9 +158,8 @@ impl Hub {
         let call_soon = slf.get().0.borrow(py).call_soon.as_ref().map(|call_soon| call_soon.clone_ref(py));
         let Some(call_soon) = call_soon else { return Ok(()) };
         for (callback, context) in Fut::take_callbacks(fut) {
-            let kwargs = PyDict::new(py);
-            kwargs.set_item(intern!(py, "context"), context)?;
-            call_soon.bind(py).call((callback, fut), Some(&kwargs))?;
+            let arguments = [callback.bind(py), fut.as_any()];
+            awaitable::call_with_context(call_soon.bind(py), arguments, context.bind(py))?;
         }
         Ok(())
     }
@@ -152,28 +171,21 @@ impl Hub {
             let (Some(call_soon), Some(drain)) = (&hub.call_soon, &hub.drain) else { return Ok(()) };
             (call_soon.clone_ref(py), drain.clone_ref(py))
         };
-        match origin {
-            Origin::Loop => call_soon.bind(py).call((drain,), Some(in_no_context(py)?))?,
-            Origin::Thread => slf
-                .get()
-                .event_loop(py)?
-                .getattr(intern!(py, "call_soon_threadsafe"))?
-                .call((drain,), Some(in_no_context(py)?))?,
+        let call_soon = match origin {
+            Origin::Loop => call_soon.into_bound(py),
+            Origin::Thread => slf.get().event_loop(py)?.getattr(intern!(py, "call_soon_threadsafe"))?,
         };
+        awaitable::call_with_context(&call_soon, [drain.bind(py)], no_context(py)?)?;
         Ok(())
     }
 }
 
-/// `{"context": Context()}`: the hub's own callbacks run in one empty context instead of copying the waker's.
-pub fn in_no_context(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
-    static KWARGS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-    KWARGS
-        .get_or_try_init(py, || {
-            let kwargs = PyDict::new(py);
-            kwargs.set_item("context", py.import("contextvars")?.getattr("Context")?.call0()?)?;
-            Ok(kwargs.unbind())
-        })
-        .map(|kwargs| kwargs.bind(py))
+/// The hub's own callbacks run in one empty context instead of copying the waker's.
+pub fn no_context(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    CONTEXT
+        .get_or_try_init(py, || Ok(py.import("contextvars")?.getattr("Context")?.call0()?.unbind()))
+        .map(|context| context.bind(py))
 }
 
 #[pymethods]

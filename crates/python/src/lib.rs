@@ -54,6 +54,7 @@ mod _loopwright {
         crate::awaitable::install_free_list::<crate::timeout::Enter>(py);
         crate::awaitable::install_free_list::<crate::timeout::Timeout>(py);
         crate::awaitable::install_free_list::<crate::fut::Fut>(py);
+        crate::awaitable::install_fast_with::<crate::permits::Permits>(py)?;
         crate::awaitable::cache_async_with::<crate::permits::Permits>(py)?;
         py.import("os")?.call_method(
             "register_at_fork",

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::args;
-use crate::awaitable::{Cached, CachesMethods, Ready, Which};
+use crate::awaitable::{Cached, CachesMethods, FastWith, Ready, SlowWith, Which};
 use crate::gil::{GilCell, GilRef};
 use crate::hub::{Binding, Hub, Origin};
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Value, Waker};
@@ -168,6 +168,27 @@ impl State {
             extras += &format!(", waiters:{}", self.machine.waiting());
         }
         extras
+    }
+}
+
+impl FastWith for Permits {
+    #[inline]
+    fn try_enter(&self, py: Python<'_>) -> bool {
+        self.0.borrow(py).take(1)
+    }
+
+    #[inline]
+    fn try_exit(&self, py: Python<'_>) -> bool {
+        let mut permits = self.0.borrow(py);
+        let permits = &mut *permits;
+        let minds = permits.limit.is_some_and(|limit| permits.machine.available() >= limit);
+        // Whoever waits is served on the slow way: that calls into the loop.
+        !minds && permits.machine.waiting() == 0 && permits.machine.release(1).is_empty()
+    }
+
+    fn slow() -> &'static SlowWith {
+        static SLOW: SlowWith = SlowWith::new();
+        &SLOW
     }
 }
 

@@ -13,11 +13,12 @@ use pyo3::PyVisit;
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyFloat};
 
 use crate::aio;
+use crate::awaitable;
 use crate::fut::Fut;
-use crate::hub::{Hub, Origin, in_no_context};
+use crate::hub::{Hub, Origin, no_context};
 use crate::timeout::Timeout;
 
 /// Whom a deadline concerns.
@@ -231,10 +232,15 @@ impl Hub {
         // A loop whose clock was replaced since: seen here at the latest.
         let clock = Clock::of(&event_loop)?;
         let go_off = slf.getattr(intern!(py, "on_timer"))?;
-        let context = Some(in_no_context(py)?);
+        let context = no_context(py)?;
         let handle = match arm {
-            Arm::At(when) => event_loop.getattr(intern!(py, "call_at"))?.call((when, go_off), context)?,
-            Arm::Soon => event_loop.getattr(intern!(py, "call_soon"))?.call((go_off,), context)?,
+            Arm::At(when) => {
+                let call_at = event_loop.getattr(intern!(py, "call_at"))?;
+                awaitable::call_with_context(&call_at, [PyFloat::new(py, when).as_any(), &go_off], context)?
+            }
+            Arm::Soon => {
+                awaitable::call_with_context(&event_loop.getattr(intern!(py, "call_soon"))?, [&go_off], context)?
+            }
         };
         let mut timers = slf.get().timers(py);
         timers.clock = clock;
