@@ -389,6 +389,10 @@ impl<W> Queue<W> {
     /// Serves both lines from what is there. Every event that frees or adds something ends here.
     #[inline]
     fn settle(&mut self) -> Wakes<W> {
+        if self.getters.waiting() + self.putters.waiting() == 0 { Wakes::default() } else { self.serve() }
+    }
+
+    fn serve(&mut self) -> Wakes<W> {
         let mut wakes = Wakes::default();
         if self.getters.waiting() > 0 {
             while self.available() > 0
