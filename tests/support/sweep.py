@@ -43,7 +43,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Failure", "Play", "Sweep", "VirtualLoop", "cancels", "count_steps", "random_schedules", "sweep"]
+from support.loops import PLAIN, Cell
+
+__all__ = ["Failure", "Play", "Sweep", "VirtualLoop", "cancels", "count_steps", "random_schedules", "in_cell", "sweep"]
 
 Scenario = Callable[["Play"], Awaitable[None]]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -66,6 +68,17 @@ def cancels(*, cell: bool = False, share: float = 1.0) -> int:
         return max(1, round(STRESS * share))
     secondary = cell or os.environ.get("LOOPWRIGHT_CORE_SUITE") == "1"
     return max(1, round((CELL if secondary else DEFAULT) * share))
+
+
+def in_cell(cell: Cell) -> dict[str, Any]:
+    """The arguments that make a sweep run in a cell: ``sweep(scenario, victim="a", **in_cell(cell))``."""
+
+    def setup(loop: asyncio.AbstractEventLoop) -> None:
+        loop.set_debug(cell.debug)
+        if cell.eager:
+            loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+
+    return {"loop_factory": cell.new_loop if cell.loop != PLAIN.loop else None, "setup": setup}
 
 
 class Failure(AssertionError):
