@@ -322,9 +322,9 @@ async def shutdown_wakes_all(play: Play) -> None:
     empty: Queue[int] = Queue()
     closed: list[str] = []
 
-    async def expect(name: str, operation: Awaitable[Any]) -> None:
+    async def expect(name: str, operation: Callable[[], Awaitable[Any]]) -> None:
         try:
-            await operation
+            await operation()
         except QueueShutDown:
             closed.append(name)
 
@@ -334,9 +334,9 @@ async def shutdown_wakes_all(play: Play) -> None:
         full.shutdown(immediate=True)
 
     for name in "ab":
-        play.spawn(expect(f"get-{name}", empty.get()), name=f"get-{name}")
-        play.spawn(expect(f"put-{name}", full.put(1)), name=f"put-{name}")
-    play.spawn(expect("join", full.join()), name="join")
+        play.spawn(expect(f"get-{name}", empty.get), name=f"get-{name}")
+        play.spawn(expect(f"put-{name}", lambda: full.put(1)), name=f"put-{name}")
+    play.spawn(expect("join", full.join), name="join")
     play.spawn(closer(), name="closer")
     while not all(actor.task.done() for actor in play.actors.values()):
         await asyncio.sleep(0)
@@ -547,17 +547,28 @@ def test_nothing_happens_before_the_operation_is_awaited() -> None:
     run(main)
 
 
-def test_a_dropped_wait_hands_on() -> None:
+@pytest.mark.parametrize("when", ["before it is woken", "after it was woken", "in a cycle"])
+def test_a_dropped_wait_hands_on(when: str) -> None:
+    class Holder:
+        pass
+
     async def main() -> None:
         queue: Queue[int] = Queue()
         dropped = queue.get()
         dropped.send(None)
+        if when == "in a cycle":
+            holder = Holder()
+            holder.operation, holder.itself = dropped, holder  # type: ignore[attr-defined]
+            del holder
         kept = asyncio.create_task(queue.get())
         await turns()
+        if when == "before it is woken":
+            del dropped
         queue.put_nowait(1)  # reserved for `dropped`
-        del dropped
+        if when != "before it is woken":
+            del dropped
         gc.collect()
-        assert await kept == 1
+        assert await asyncio.wait_for(kept, 5) == 1
 
     run(main)
 

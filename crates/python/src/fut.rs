@@ -68,17 +68,18 @@ impl Fut {
     /// # Errors
     /// What `call_soon` raises: the loop is closed.
     pub fn wake(slf: &Bound<'_, Self>, origin: Origin) -> PyResult<()> {
-        {
+        let (op, is_awaited) = {
             let mut fut = slf.get().inner.borrow(slf.py());
             if fut.state != State::Pending {
                 return Ok(());
             }
             fut.state = State::Woken;
-            if fut.callback.is_none() {
-                return Ok(());
-            }
-        }
-        Self::schedule(slf, origin)
+            (fut.op.take(), fut.callback.is_some())
+        };
+        // Operation and future no longer hold each other: one that nobody awaits any more ends here, and hands on what
+        // it was granted.
+        drop(op);
+        if is_awaited { Self::schedule(slf, origin) } else { Ok(()) }
     }
 
     fn schedule(slf: &Bound<'_, Self>, origin: Origin) -> PyResult<()> {

@@ -385,12 +385,10 @@ impl Op {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        // The collector found the whole wait unreachable: nobody can wake it any more, nobody is served by leaving.
-        let cleared = {
-            let mut op = self.0.borrow(py);
-            (std::mem::replace(&mut op.stage, Stage::Finished), op.kind.take())
-        };
-        drop(cleared);
+        // Unreachable is this operation, not what it waits for: it may own something that others wait for. Dropped like
+        // any other, it leaves its line.
+        let (stage, kind) = self.end(py);
+        drop(State { kind, stage });
     }
 }
 

@@ -20,6 +20,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyTuple, PyType};
 
 use crate::aio;
+use crate::gil::{GilCell, GilRef};
 use crate::heap;
 use crate::hub::{Binding, Hub, Origin};
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, ThreadWaker, Value, Waker};
@@ -120,8 +121,10 @@ enum Newcomer<T> {
 ///
 /// One object serves one event loop at a time: it belongs to a loop while tasks wait at it. Only :meth:`put_threadsafe`
 /// and :meth:`get_blocking` may be called from other threads.
-#[pyclass(module = "loopwright", name = "Queue", subclass, weakref)]
-pub struct Queue {
+#[pyclass(module = "loopwright", name = "Queue", subclass, weakref, frozen)]
+pub struct Queue(GilCell<State>);
+
+struct State {
     machine: Machine<Waker>,
     store: Store,
     flavour: Flavour,
@@ -137,7 +140,7 @@ pub struct Queue {
     store_lock: Option<Py<PyAny>>,
 }
 
-impl Queue {
+impl State {
     fn new(py: Python<'_>, flavour: Flavour) -> Self {
         let maxsize = PyInt::new(py, 0).into_any().unbind();
         Self {
@@ -153,10 +156,39 @@ impl Queue {
         }
     }
 
+    fn claim(&mut self, hub: &Bound<'_, Hub>) -> PyResult<()> {
+        self.binding.claim(hub, self.tasks, self.flavour.name())?;
+        self.tasks += 1;
+        Ok(())
+    }
+
+    /// A waiting operation has ended. Drop the result when nothing is borrowed.
+    #[must_use]
+    fn unclaim(&mut self) -> Option<Py<Hub>> {
+        self.tasks = self.tasks.saturating_sub(1);
+        self.binding.release(self.tasks)
+    }
+}
+
+impl Queue {
+    fn new(py: Python<'_>, flavour: Flavour) -> Self {
+        Self(GilCell::new(State::new(py, flavour)))
+    }
+
+    /// What it is made of, for as long as no Python code runs.
+    #[inline]
+    fn state<'a>(slf: &'a Bound<'_, Self>) -> GilRef<'a, State> {
+        slf.get().0.borrow(slf.py())
+    }
+
+    fn flavour(slf: &Bound<'_, Self>) -> Flavour {
+        Self::state(slf).flavour
+    }
+
     fn init(slf: &Bound<'_, Self>, maxsize: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         let py = slf.py();
-        let flavour = slf.borrow().flavour;
-        let mut fresh = Self::new(py, flavour);
+        let flavour = Queue::flavour(slf);
+        let mut fresh = State::new(py, flavour);
         if let Some(maxsize) = &maxsize {
             fresh.machine = Machine::new(read_maxsize(maxsize, flavour)?);
             fresh.maxsize = maxsize.clone().unbind();
@@ -169,7 +201,7 @@ impl Queue {
             fresh.store_lock = Some(py.import("threading")?.getattr("RLock")?.call0()?.unbind());
         }
         let given = fresh.maxsize.clone_ref(py);
-        let old = std::mem::replace(&mut *slf.borrow_mut(), fresh);
+        let old = std::mem::replace(&mut *Self::state(slf), fresh);
         drop(old);
         if own {
             slf.call_method1(intern!(py, "_init"), (given,))?;
@@ -182,7 +214,7 @@ impl Queue {
     /// Puts an item if that needs no waiting; takes it out of `item` then.
     #[inline]
     fn put_now(slf: &Bound<'_, Self>, item: &mut Option<Py<PyAny>>, origin: Origin) -> PyResult<Newcomer<()>> {
-        let mut queue = slf.borrow_mut();
+        let mut queue = Queue::state(slf);
         match queue.machine.try_put() {
             Ok(slot) => {
                 Self::store_item(slf, queue, slot, item, origin)?;
@@ -201,7 +233,7 @@ impl Queue {
     #[inline]
     fn store_item(
         slf: &Bound<'_, Self>,
-        mut queue: PyRefMut<'_, Self>,
+        mut queue: GilRef<'_, State>,
         slot: Slot,
         item: &mut Option<Py<PyAny>>,
         origin: Origin,
@@ -253,7 +285,7 @@ impl Queue {
             stored
         });
         let wakes = {
-            let mut queue = slf.borrow_mut();
+            let mut queue = Queue::state(slf);
             queue.put += u64::from(stored.is_ok());
             let machine = &mut queue.machine;
             match (held, stored.is_ok()) {
@@ -270,7 +302,7 @@ impl Queue {
     /// Takes an item if that needs no waiting.
     #[inline]
     fn get_now(slf: &Bound<'_, Self>, origin: Origin) -> PyResult<Newcomer<Py<PyAny>>> {
-        let mut queue = slf.borrow_mut();
+        let mut queue = Queue::state(slf);
         match queue.machine.try_get() {
             Ok(claim) => Self::take_item(slf, queue, claim, origin).map(Newcomer::Done),
             Err(Denied::NotNow) => Ok(Newcomer::HasToWait),
@@ -286,7 +318,7 @@ impl Queue {
     #[inline]
     fn take_item(
         slf: &Bound<'_, Self>,
-        mut queue: PyRefMut<'_, Self>,
+        mut queue: GilRef<'_, State>,
         claim: Claim,
         origin: Origin,
     ) -> PyResult<Py<PyAny>> {
@@ -332,7 +364,7 @@ impl Queue {
             item
         });
         let wakes = {
-            let mut queue = slf.borrow_mut();
+            let mut queue = Queue::state(slf);
             queue.got += u64::from(item.is_ok());
             let machine = &mut queue.machine;
             match (held, item.is_ok()) {
@@ -348,41 +380,28 @@ impl Queue {
 
     // --- lines -------------------------------------------------------------------------------------------------------
 
-    fn claim(&mut self, hub: &Bound<'_, Hub>) -> PyResult<()> {
-        self.binding.claim(hub, self.tasks, self.flavour.name())?;
-        self.tasks += 1;
-        Ok(())
-    }
-
-    /// A waiting operation has ended. Drop the result when nothing is borrowed.
-    #[must_use]
-    fn unclaim(&mut self) -> Option<Py<Hub>> {
-        self.tasks = self.tasks.saturating_sub(1);
-        self.binding.release(self.tasks)
-    }
-
     /// Blocks this thread in a line until it is woken; None when the time is up first.
     fn block<T>(slf: &Bound<'_, Self>, timeout: Option<Duration>, line: &Line<T>) -> PyResult<Option<Turn<T>>> {
         let py = slf.py();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut thread = Arc::new(ThreadWaker::default());
-        let ticket = (line.wait)(&mut slf.borrow_mut().machine, Waker::Thread(thread.clone()));
+        let ticket = (line.wait)(&mut Queue::state(slf).machine, Waker::Thread(thread.clone()));
         loop {
             let left = deadline.map_or(SIGNAL_CHECK, |deadline| deadline.saturating_duration_since(Instant::now()));
             let woken = py.detach(|| thread.wait(left.min(SIGNAL_CHECK)));
-            let turn = (line.resume)(&mut slf.borrow_mut().machine, ticket);
+            let turn = (line.resume)(&mut Queue::state(slf).machine, ticket);
             if !matches!(turn, Turn::NotYet) {
                 return Ok(Some(turn));
             }
             if woken {
                 // For an item that a subclass's store turned out not to hold: back to the front of the line.
                 thread = Arc::new(ThreadWaker::default());
-                let again = slf.borrow_mut().machine.get_again(ticket, Waker::Thread(thread.clone()));
+                let again = Queue::state(slf).machine.get_again(ticket, Waker::Thread(thread.clone()));
                 again.map_or(Ok(()), |wakes| wake(py, wakes, Origin::Thread))?;
             }
             let interrupted = py.check_signals();
             if interrupted.is_err() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                let wakes = (line.leave)(&mut slf.borrow_mut().machine, ticket);
+                let wakes = (line.leave)(&mut Queue::state(slf).machine, ticket);
                 wake(py, wakes, Origin::Thread)?;
                 return interrupted.map(|()| None);
             }
@@ -403,7 +422,7 @@ const GETTERS: Line<Claim> = Line { wait: Machine::wait_get, resume: Machine::re
 /// Runs a store operation that may run Python while no other thread does.
 fn with_store<T>(slf: &Bound<'_, Queue>, operation: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     let py = slf.py();
-    let lock = slf.borrow().store_lock.as_ref().map(|lock| lock.clone_ref(py));
+    let lock = Queue::state(slf).store_lock.as_ref().map(|lock| lock.clone_ref(py));
     let Some(lock) = lock else { return operation() };
     lock.call_method0(py, intern!(py, "acquire"))?;
     let outcome = operation();
@@ -526,23 +545,23 @@ impl Queue {
 
     /// The most items the queue holds, as given; 0 or less: no limit.
     #[getter]
-    fn maxsize(&self, py: Python<'_>) -> Py<PyAny> {
-        self.maxsize.clone_ref(py)
+    fn maxsize(slf: &Bound<'_, Self>) -> Py<PyAny> {
+        Self::state(slf).maxsize.clone_ref(slf.py())
     }
 
     /// Items in the queue, and places reserved for putters that were woken: what counts against ``maxsize``.
-    fn qsize(&self) -> usize {
-        self.machine.size()
+    fn qsize(slf: &Bound<'_, Self>) -> usize {
+        Self::state(slf).machine.size()
     }
 
     /// Whether :meth:`get_nowait` would raise: items reserved for getters that were woken are spoken for.
-    fn empty(&self) -> bool {
-        self.machine.available() == 0
+    fn empty(slf: &Bound<'_, Self>) -> bool {
+        Self::state(slf).machine.available() == 0
     }
 
     /// Whether ``maxsize`` is reached: :meth:`put_nowait` would raise.
-    fn full(&self) -> bool {
-        self.machine.is_full()
+    fn full(slf: &Bound<'_, Self>) -> bool {
+        Self::state(slf).machine.is_full()
     }
 
     /// Puts an item, waiting in line for a free place.
@@ -559,7 +578,7 @@ impl Queue {
     fn py_put(slf: &Bound<'_, Self>, item: Py<PyAny>) -> PyResult<Py<Op>> {
         Op::new(
             slf.py(),
-            Kind::Put(Put { queue: slf.clone().unbind(), flavour: slf.borrow().flavour, item: Some(item) }),
+            Kind::Put(Put { queue: slf.clone().unbind(), flavour: Queue::flavour(slf), item: Some(item) }),
         )
     }
 
@@ -588,10 +607,7 @@ impl Queue {
     #[pyo3(name = "get")]
     #[inline]
     fn py_get(slf: &Bound<'_, Self>) -> PyResult<Py<Op>> {
-        Op::new(
-            slf.py(),
-            Kind::Get(Get { queue: slf.clone().unbind(), flavour: slf.borrow().flavour, iterates: false }),
-        )
+        Op::new(slf.py(), Kind::Get(Get { queue: slf.clone().unbind(), flavour: Queue::flavour(slf), iterates: false }))
     }
 
     /// Removes and returns an item without waiting.
@@ -612,7 +628,7 @@ impl Queue {
     }
 
     fn __anext__(slf: &Bound<'_, Self>) -> PyResult<Py<Op>> {
-        Op::new(slf.py(), Kind::Get(Get { queue: slf.clone().unbind(), flavour: slf.borrow().flavour, iterates: true }))
+        Op::new(slf.py(), Kind::Get(Get { queue: slf.clone().unbind(), flavour: Queue::flavour(slf), iterates: true }))
     }
 
     /// Reports the work on one item as done: once for each item that was got, for :meth:`join`.
@@ -620,7 +636,7 @@ impl Queue {
     /// Raises:
     ///     ValueError: called more often than items were put.
     fn task_done(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let done = slf.borrow_mut().machine.task_done();
+        let done = Queue::state(slf).machine.task_done();
         match done {
             Ok(wakes) => wake(slf.py(), wakes, Origin::Loop),
             Err(DoneTooOften) => {
@@ -637,7 +653,7 @@ impl Queue {
     ///     An operation to await; it answers None.
     #[pyo3(name = "join")]
     fn py_join(slf: &Bound<'_, Self>) -> PyResult<Py<Op>> {
-        Op::new(slf.py(), Kind::Join(Join { queue: slf.clone().unbind(), flavour: slf.borrow().flavour }))
+        Op::new(slf.py(), Kind::Join(Join { queue: slf.clone().unbind(), flavour: Queue::flavour(slf) }))
     }
 
     /// Closes the queue: puts raise :class:`QueueShutDown` from now on, those that wait included, and gets do once the
@@ -650,7 +666,7 @@ impl Queue {
         let py = slf.py();
         let mut dropped: Vec<Py<PyAny>> = Vec::new();
         let (Shutdown { drain, wakes }, slow) = {
-            let mut queue = slf.borrow_mut();
+            let mut queue = Queue::state(slf);
             let shutdown = queue.machine.shutdown(immediate);
             let slow = match &mut queue.store {
                 Store::Deque(items) => {
@@ -695,7 +711,7 @@ impl Queue {
     #[pyo3(signature = (item, timeout = None))]
     fn put_threadsafe(slf: &Bound<'_, Self>, item: Py<PyAny>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = slf.py();
-        let flavour = slf.borrow().flavour;
+        let flavour = Queue::flavour(slf);
         let name = flavour.named(["Queue.put_threadsafe", "PriorityQueue.put_threadsafe", "LifoQueue.put_threadsafe"]);
         refuse_loop_thread(py, name, "`await queue.put(item)` or `queue.put_nowait(item)`")?;
         let timeout = read_timeout(timeout, name)?;
@@ -707,7 +723,7 @@ impl Queue {
             Some(Duration::ZERO) => None,
             _ => Self::block(slf, timeout, &PUTTERS)?,
         };
-        let queue = slf.borrow_mut();
+        let queue = Queue::state(slf);
         match turn {
             Some(Turn::Yours(slot)) => Self::store_item(slf, queue, slot, &mut item, Origin::Thread),
             Some(Turn::ShutDown | Turn::NotYet) => {
@@ -738,7 +754,7 @@ impl Queue {
     #[pyo3(signature = (timeout = None))]
     fn get_blocking(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
-        let flavour = slf.borrow().flavour;
+        let flavour = Queue::flavour(slf);
         let name = flavour.named(["Queue.get_blocking", "PriorityQueue.get_blocking", "LifoQueue.get_blocking"]);
         refuse_loop_thread(py, name, "`await queue.get()` or `queue.get_nowait()`")?;
         let timeout = read_timeout(timeout, name)?;
@@ -749,7 +765,7 @@ impl Queue {
             Some(Duration::ZERO) => None,
             _ => Self::block(slf, timeout, &GETTERS)?,
         };
-        let queue = slf.borrow_mut();
+        let queue = Queue::state(slf);
         match turn {
             Some(Turn::Yours(claim)) => Self::take_item(slf, queue, claim, Origin::Thread),
             Some(Turn::ShutDown | Turn::NotYet) => {
@@ -788,7 +804,7 @@ impl Queue {
     ///     A frozen :class:`QueueStats` of this moment.
     fn stats<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let (counts, lines, total, shut_down) = {
-            let queue = slf.borrow();
+            let queue = Queue::state(slf);
             let machine = &queue.machine;
             (
                 (machine.maxsize(), machine.size(), machine.available(), machine.unfinished()),
@@ -807,7 +823,7 @@ impl Queue {
     fn _format(slf: &Bound<'_, Self>) -> PyResult<String> {
         let py = slf.py();
         let (mut text, items, own) = {
-            let queue = slf.borrow();
+            let queue = Queue::state(slf);
             let machine = &queue.machine;
             let mut extras = String::new();
             for (name, waiting) in
@@ -837,7 +853,7 @@ impl Queue {
             };
             (extras, items, matches!(queue.store, Store::Own))
         };
-        let mut start = format!("maxsize={}", slf.borrow().maxsize.clone_ref(py).bind(py).repr()?);
+        let mut start = format!("maxsize={}", Queue::state(slf).maxsize.clone_ref(py).bind(py).repr()?);
         if own {
             if let Some(items) = slf.as_any().getattr_opt(intern!(py, "_queue"))?.filter(|items| items.len().is_ok()) {
                 start += &format!(" _queue={}", items.repr()?);
@@ -864,25 +880,26 @@ impl Queue {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for waker in self.machine.wakers() {
-            waker.traverse(&visit)?;
-        }
-        match &self.store {
-            Store::Deque(items) => items.iter().try_for_each(|item| visit.call(item))?,
-            Store::Stack(items) => items.iter().try_for_each(|item| visit.call(item))?,
-            Store::Heap(items) => visit.call(items)?,
-            Store::Own => {}
-        }
-        visit.call(&self.maxsize)?;
-        if let Some(lock) = &self.store_lock {
-            visit.call(lock)?;
-        }
-        self.binding.traverse(&visit)
+        self.0.traverse(&visit, |queue| {
+            for waker in queue.machine.wakers() {
+                waker.traverse(&visit)?;
+            }
+            match &queue.store {
+                Store::Deque(items) => items.iter().try_for_each(|item| visit.call(item))?,
+                Store::Stack(items) => items.iter().try_for_each(|item| visit.call(item))?,
+                Store::Heap(items) => visit.call(items)?,
+                Store::Own => {}
+            }
+            visit.call(&queue.maxsize)?;
+            visit.call(&queue.store_lock)?;
+            queue.binding.traverse(&visit)
+        })
     }
 
-    fn __clear__(&mut self) {
-        self.machine = Machine::new(None);
-        self.store = Store::Own;
+    fn __clear__(&self, py: Python<'_>) {
+        let empty = State::new(py, Flavour::Fifo);
+        let cleared = std::mem::replace(&mut *self.0.borrow(py), empty);
+        drop(cleared);
     }
 }
 
@@ -951,7 +968,7 @@ impl LifoQueue {
 
 /// What an ended wait leaves to drop once nothing is borrowed.
 fn end_wait(queue: &Bound<'_, Queue>) {
-    let unbound = queue.borrow_mut().unclaim();
+    let unbound = Queue::state(queue).unclaim();
     drop(unbound);
 }
 
@@ -980,14 +997,14 @@ impl Operation for Put {
         if let Newcomer::Done(()) = Queue::put_now(slf, &mut self.item, Origin::Loop)? {
             return Ok(Enlisted::Done(None));
         }
-        let mut queue = slf.borrow_mut();
+        let mut queue = Queue::state(slf);
         queue.claim(hub)?;
         Ok(Enlisted::Waits(queue.machine.wait_put(waker)))
     }
 
     fn resume(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<Resumed> {
         let slf = self.queue.bind(py);
-        let mut queue = slf.borrow_mut();
+        let mut queue = Queue::state(slf);
         let turn = queue.machine.resume_put(ticket);
         if turn == Turn::NotYet {
             return Ok(Resumed::Again);
@@ -1006,7 +1023,7 @@ impl Operation for Put {
 
     fn leave(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<()> {
         let slf = self.queue.bind(py);
-        let wakes = slf.borrow_mut().machine.leave_put(ticket);
+        let wakes = Queue::state(slf).machine.leave_put(ticket);
         end_wait(slf);
         wake(py, wakes, Origin::Loop)
     }
@@ -1029,7 +1046,7 @@ pub struct Get {
 
 impl Get {
     fn ended(&self, py: Python<'_>, error: PyErr) -> PyErr {
-        let is_end = self.iterates && self.queue.borrow(py).machine.is_shut_down() && {
+        let is_end = self.iterates && Queue::state(self.queue.bind(py)).machine.is_shut_down() && {
             let class = aio::loopwright_error_type(py, "QueueShutDown");
             class.is_ok_and(|class| error.is_instance(py, &class))
         };
@@ -1064,14 +1081,14 @@ impl Operation for Get {
             Ok(Newcomer::HasToWait) => {}
             Err(error) => return Err(self.ended(py, error)),
         }
-        let mut queue = slf.borrow_mut();
+        let mut queue = Queue::state(slf);
         queue.claim(hub)?;
         Ok(Enlisted::Waits(queue.machine.wait_get(waker)))
     }
 
     fn resume(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<Resumed> {
         let slf = self.queue.bind(py);
-        let mut queue = slf.borrow_mut();
+        let mut queue = Queue::state(slf);
         let turn = queue.machine.resume_get(ticket);
         if turn == Turn::NotYet {
             return Ok(Resumed::Again);
@@ -1089,7 +1106,7 @@ impl Operation for Get {
     }
 
     fn enlist_again(&mut self, hub: &Bound<'_, Hub>, ticket: Ticket, waker: Waker) -> PyResult<()> {
-        let again = self.queue.bind(hub.py()).borrow_mut().machine.get_again(ticket, waker);
+        let again = Queue::state(self.queue.bind(hub.py())).machine.get_again(ticket, waker);
         match again {
             Ok(wakes) => wake(hub.py(), wakes, Origin::Loop),
             Err(_) => Err(PyRuntimeError::new_err("the getter was not woken")),
@@ -1098,7 +1115,7 @@ impl Operation for Get {
 
     fn leave(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<()> {
         let slf = self.queue.bind(py);
-        let wakes = slf.borrow_mut().machine.leave_get(ticket);
+        let wakes = Queue::state(slf).machine.leave_get(ticket);
         end_wait(slf);
         wake(py, wakes, Origin::Loop)
     }
@@ -1120,12 +1137,12 @@ impl Operation for Join {
     }
 
     fn attempt(&mut self, py: Python<'_>) -> PyResult<Option<Value>> {
-        Ok((self.queue.borrow(py).machine.unfinished() == 0).then_some(None))
+        Ok((Queue::state(self.queue.bind(py)).machine.unfinished() == 0).then_some(None))
     }
 
     fn enlist(&mut self, hub: &Bound<'_, Hub>, waker: Waker) -> PyResult<Enlisted> {
         let slf = self.queue.bind(hub.py());
-        let mut queue = slf.borrow_mut();
+        let mut queue = Queue::state(slf);
         if queue.machine.unfinished() == 0 {
             return Ok(Enlisted::Done(None));
         }
@@ -1138,7 +1155,7 @@ impl Operation for Join {
 
     fn resume(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<Resumed> {
         let slf = self.queue.bind(py);
-        if slf.borrow_mut().machine.resume_join(ticket) == Turn::NotYet {
+        if Queue::state(slf).machine.resume_join(ticket) == Turn::NotYet {
             return Ok(Resumed::Again);
         }
         end_wait(slf);
@@ -1147,7 +1164,7 @@ impl Operation for Join {
 
     fn leave(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<()> {
         let slf = self.queue.bind(py);
-        slf.borrow_mut().machine.leave_join(ticket);
+        Queue::state(slf).machine.leave_join(ticket);
         end_wait(slf);
         Ok(())
     }
