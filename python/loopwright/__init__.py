@@ -6,6 +6,7 @@ from loopwright import _interpreter as _interpreter  # first: it refuses what th
 from loopwright._loopwright import __version__
 from loopwright.cancellation import CancelToken, CancelTokenStats
 from loopwright.errors import GroupFull, LoopMismatch, LoopwrightError, QueueShutDown, TokenCancelled
+from loopwright.groups import TaskGroup, TaskGroupStats, race
 from loopwright.limits import (
     BoundedSemaphore,
     Event,
@@ -38,10 +39,13 @@ __all__ = [
     "QueueStats",
     "Semaphore",
     "SemaphoreStats",
+    "TaskGroup",
+    "TaskGroupStats",
     "Timeout",
     "TimeoutStats",
     "TokenCancelled",
     "__version__",
+    "race",
     "timeout",
     "timeout_at",
 ]

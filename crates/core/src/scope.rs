@@ -352,36 +352,24 @@ impl<W, E> Scope<W, E> {
     }
 
     /// Everybody has ended: how to leave. `remaining` is what `uncancel` answered, if it was owed; `body` the error
-    /// with which the body ended, other than a cancel.
-    pub fn finish(&mut self, remaining: Option<usize>, body: Option<E>) -> Outcome<E> {
+    /// with which the body ended, other than a cancel. The errors that are not raised come along: dropping one may run
+    /// anything, so that is the caller's to do.
+    pub fn finish(&mut self, remaining: Option<usize>, body: Option<E>) -> (Outcome<E>, Vec<E>) {
         debug_assert!(self.is_empty(), "the exit ended before its children");
         self.phase = Phase::Over;
-        let errors = std::mem::take(&mut self.errors);
-        if let Some(fatal) = self.fatal.take() {
-            return Outcome::Fatal(fatal);
-        }
+        let mut errors = std::mem::take(&mut self.errors);
         // A CancelledError that came is somebody else's, unless the only cancel was ours.
         let cancelled = self.seen && remaining != Some(0);
-        match self.policy {
-            Policy::FirstFailure => {
-                let errors: Vec<E> = errors.into_iter().chain(body).collect();
-                match errors.is_empty() {
-                    false => Outcome::Errors(errors),
-                    true if cancelled => Outcome::Cancelled,
-                    true => Outcome::Quiet,
-                }
-            }
-            Policy::FirstSuccess => {
-                if cancelled {
-                    Outcome::Cancelled
-                } else if let Some(body) = body {
-                    Outcome::Errors(vec![body])
-                } else if self.won || errors.is_empty() {
-                    Outcome::Quiet
-                } else {
-                    Outcome::Errors(errors)
-                }
-            }
+        let race_decided = self.policy == Policy::FirstSuccess && (cancelled || (self.won && body.is_none()));
+        errors.extend(body);
+        if let Some(fatal) = self.fatal.take() {
+            (Outcome::Fatal(fatal), errors)
+        } else if !errors.is_empty() && !race_decided {
+            (Outcome::Errors(errors), Vec::new())
+        } else if cancelled {
+            (Outcome::Cancelled, errors)
+        } else {
+            (Outcome::Quiet, errors)
         }
     }
 

@@ -260,7 +260,11 @@ impl Pair {
             Event::ChildFatal if self.alive > 0 => {
                 self.alive -= 1;
                 let error = self.error();
-                self.fatal = self.fatal.or(Some(error));
+                if self.fatal.is_none() {
+                    self.fatal = Some(error);
+                } else {
+                    self.errors.push(error);
+                }
                 let actions = self.real.ended(Ended::Fatal(error));
                 self.check(actions, true, true)
             }
@@ -309,7 +313,10 @@ impl Pair {
         prop_assert!(self.real.resume_exit(self.exit.expect("it waits")));
         prop_assert_eq!(self.real.waiting(), 0);
         let remaining = self.real.owes_uncancel().then_some(self.outer_cancels);
-        let outcome = self.real.finish(remaining, body);
+        let (outcome, rest) = self.real.finish(remaining, body);
+        let raised = if let Outcome::Errors(errors) = &outcome { errors.len() } else { 0 };
+        let fatal = usize::from(matches!(outcome, Outcome::Fatal(_)));
+        prop_assert_eq!((raised + rest.len() + fatal) as u32, self.next_error, "an error is gone");
         let cancelled = self.outer_cancels > 0;
         let errors: Vec<u32> = self.errors.iter().copied().chain(body).collect();
         if let Some(fatal) = self.fatal {
@@ -380,7 +387,7 @@ fn a_cancel_that_has_not_come_out_yet_owes_a_turn() {
     assert!(scope.resume_exit(ticket));
     scope.turn_passed();
     assert!(!scope.owes_turn());
-    assert_eq!(scope.finish(Some(0), None), Outcome::Quiet);
+    assert_eq!(scope.finish(Some(0), None).0, Outcome::Quiet);
 }
 
 #[test]

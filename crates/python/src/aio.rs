@@ -95,6 +95,45 @@ pub fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     GET.import(py, "asyncio", "get_running_loop")?.call0()
 }
 
+/// `task.add_done_callback(callback, context=context)`.
+///
+/// # Errors
+/// What it raises.
+pub fn add_done_callback(
+    task: &Bound<'_, PyAny>,
+    callback: &Bound<'_, PyAny>,
+    context: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let add = task.getattr(intern!(task.py(), "add_done_callback"))?;
+    crate::awaitable::call_with_context(&add, [callback], context).map(drop)
+}
+
+/// Tells the tools that show task trees (`python -m asyncio pstree`, CPython 3.14+) that `parent` waits for `task`.
+///
+/// # Errors
+/// What `asyncio.future_add_to_awaited_by` raises.
+#[inline]
+pub fn awaited_by(task: &Bound<'_, PyAny>, parent: &Bound<'_, PyAny>) -> PyResult<()> {
+    if !cfg!(Py_3_14) {
+        return Ok(());
+    }
+    static ADD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ADD.import(task.py(), "asyncio", "future_add_to_awaited_by")?.call1((task, parent)).map(drop)
+}
+
+/// The end of [`awaited_by`].
+///
+/// # Errors
+/// What `asyncio.future_discard_from_awaited_by` raises.
+#[inline]
+pub fn not_awaited_by(task: &Bound<'_, PyAny>, parent: &Bound<'_, PyAny>) -> PyResult<()> {
+    if !cfg!(Py_3_14) {
+        return Ok(());
+    }
+    static DISCARD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    DISCARD.import(task.py(), "asyncio", "future_discard_from_awaited_by")?.call1((task, parent)).map(drop)
+}
+
 /// 3.11 only; a new holder is made each time a loop starts or stops running in the thread.
 #[cfg(not(Py_3_12))]
 fn running_loop_holder(py: Python<'_>) -> Option<Bound<'_, PyAny>> {

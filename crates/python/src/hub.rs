@@ -10,7 +10,6 @@ use pyo3::PyTraverseError;
 use pyo3::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::aio;
 use crate::awaitable;
@@ -36,6 +35,7 @@ struct State {
     call_soon: Option<Py<PyAny>>,
     /// `self.drain`, bound once.
     drain: Option<Py<PyAny>>,
+    context: Py<PyAny>,
     ready: VecDeque<Py<Fut>>,
     /// The emptied deque of the last drain, kept for its memory.
     spare: VecDeque<Py<Fut>>,
@@ -69,6 +69,7 @@ impl Hub {
                     event_loop: Some(event_loop.clone().unbind()),
                     call_soon: Some(event_loop.getattr(intern!(py, "call_soon"))?.unbind()),
                     drain: None,
+                    context: py.import("contextvars")?.getattr("Context")?.call0()?.unbind(),
                     ready: VecDeque::new(),
                     spare: VecDeque::new(),
                     scheduled: false,
@@ -99,6 +100,12 @@ impl Hub {
     #[inline]
     pub fn timers<'a>(&'a self, py: Python<'a>) -> GilRef<'a, Timers> {
         self.1.borrow(py)
+    }
+
+    /// Callbacks of ours run in one empty context, instead of copying the waker's. It is the loop's own: two threads
+    /// cannot be in one context at a time.
+    pub fn context<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.0.borrow(py).context.bind(py).clone()
     }
 
     /// Runs a future's callbacks in the next turn of the loop.
@@ -175,17 +182,9 @@ impl Hub {
             Origin::Loop => call_soon.into_bound(py),
             Origin::Thread => slf.get().event_loop(py)?.getattr(intern!(py, "call_soon_threadsafe"))?,
         };
-        awaitable::call_with_context(&call_soon, [drain.bind(py)], no_context(py)?)?;
+        awaitable::call_with_context(&call_soon, [drain.bind(py)], &slf.get().context(py))?;
         Ok(())
     }
-}
-
-/// The hub's own callbacks run in one empty context instead of copying the waker's.
-pub fn no_context(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    CONTEXT
-        .get_or_try_init(py, || Ok(py.import("contextvars")?.getattr("Context")?.call0()?.unbind()))
-        .map(|context| context.bind(py))
 }
 
 #[pymethods]
@@ -233,6 +232,7 @@ impl Hub {
             for object in [&hub.event_loop, &hub.call_soon, &hub.drain].into_iter().flatten() {
                 visit.call(object)?;
             }
+            visit.call(&hub.context)?;
             hub.ready.iter().try_for_each(|fut| visit.call(fut))
         })?;
         self.1.traverse(&visit, |timers| timers.traverse(&visit))

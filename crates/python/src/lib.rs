@@ -19,6 +19,7 @@ mod op;
 mod permits;
 mod queue;
 mod semaphore;
+mod task_group;
 mod timeout;
 mod timers;
 
@@ -40,6 +41,8 @@ mod _loopwright {
     use crate::queue::{LifoQueue, PriorityQueue, Queue};
     #[pymodule_export]
     use crate::semaphore::{BoundedSemaphore, Semaphore};
+    #[pymodule_export]
+    use crate::task_group::{TaskGroup, race_group};
     #[pymodule_export]
     use crate::timeout::{Timeout, timeout, timeout_at};
 

@@ -25,6 +25,7 @@ use crate::gil::GilCell;
 use crate::hub::{Hub, Origin};
 use crate::permits::Acquire;
 use crate::queue::{Get, Join, Put};
+use crate::task_group::{EnterGroup, LeaveGroup, Spawn};
 
 /// What an operation came to; `None` is Python's None.
 pub type Value = Option<Py<PyAny>>;
@@ -100,6 +101,22 @@ pub trait Operation {
         Ok(Thrown::Raise)
     }
 
+    /// Whether the operation goes on after its future was cancelled, if [`thrown_after_leaving`] says so.
+    ///
+    /// [`thrown_after_leaving`]: Self::thrown_after_leaving
+    fn outlives_cancel(&self) -> bool {
+        false
+    }
+
+    /// An exception arrives after the future was cancelled and the operation has left its line. [`Thrown::WaitOn`]
+    /// starts it anew.
+    ///
+    /// # Errors
+    /// What carrying that out raises.
+    fn thrown_after_leaving(&mut self, _py: Python<'_>, _error: &PyErr) -> PyResult<Thrown> {
+        Ok(Thrown::Raise)
+    }
+
     /// Visits what the operation refers to.
     ///
     /// # Errors
@@ -111,12 +128,18 @@ pub trait Operation {
 pub enum Kind {
     /// `acquire` of everything that has permits.
     Acquire(Acquire),
+    /// `TaskGroup.__aenter__`
+    EnterGroup(EnterGroup),
     /// `Queue.get`, and `async for` over a queue
     Get(Get),
     /// `Queue.join`
     Join(Join),
+    /// `TaskGroup.__aexit__`
+    LeaveGroup(LeaveGroup),
     /// `Queue.put`
     Put(Put),
+    /// `TaskGroup.spawn`
+    Spawn(Spawn),
     /// `Event.wait`
     WaitEvent(WaitEvent),
     /// `CancelToken.sleep` and `CancelToken.wait`
@@ -127,9 +150,12 @@ macro_rules! each {
     ($kind:expr, $operation:ident => $body:expr) => {
         match $kind {
             Kind::Acquire($operation) => $body,
+            Kind::EnterGroup($operation) => $body,
             Kind::Get($operation) => $body,
             Kind::Join($operation) => $body,
+            Kind::LeaveGroup($operation) => $body,
             Kind::Put($operation) => $body,
+            Kind::Spawn($operation) => $body,
             Kind::WaitEvent($operation) => $body,
             Kind::WaitToken($operation) => $body,
         }
@@ -199,7 +225,11 @@ impl Op {
         };
         match (stage, kind) {
             (Stage::Waiting { ticket, .. }, Some(mut kind)) => {
-                each!(&mut kind, operation => operation.leave(py, ticket))
+                let left = each!(&mut kind, operation => operation.leave(py, ticket));
+                if each!(&kind, operation => operation.outlives_cancel()) {
+                    self.0.borrow(py).kind = Some(kind);
+                }
+                left
             }
             _ => Ok(()),
         }
@@ -326,15 +356,32 @@ impl Op {
         let py = slf.py();
         let error = aio::thrown(error, value, traceback);
         let (stage, kind) = slf.get().end(py);
-        let (Stage::Waiting { ticket, fut }, Some(mut kind)) = (stage, kind) else { return Err(error) };
-        match each!(&mut kind, operation => operation.thrown(py, ticket, &error)) {
-            Ok(Thrown::Raise) => Err(error),
-            Ok(Thrown::WaitOn) => {
+        let (thrown, kind, waiting) = match (stage, kind) {
+            (Stage::Waiting { ticket, fut }, Some(mut kind)) => {
+                let thrown = each!(&mut kind, operation => operation.thrown(py, ticket, &error));
+                (thrown, kind, Some((ticket, fut)))
+            }
+            (Stage::Left, Some(mut kind)) => {
+                (each!(&mut kind, operation => operation.thrown_after_leaving(py, &error)), kind, None)
+            }
+            _ => return Err(error),
+        };
+        match (thrown, waiting) {
+            (Ok(Thrown::Raise), _) => Err(error),
+            (Ok(Thrown::WaitOn), Some((ticket, fut))) => {
                 let pending = fut.get().is_pending(py);
                 let step = slf.get().wait(py, kind, ticket, fut.into_bound(py));
                 awaitable::answer_send(py, if pending { step } else { Self::step(slf)? })
             }
-            Err(trouble) => {
+            (Ok(Thrown::WaitOn), None) => {
+                {
+                    let mut op = slf.get().0.borrow(py);
+                    op.kind = Some(kind);
+                    op.stage = Stage::Unstarted;
+                }
+                awaitable::answer_send(py, Self::step(slf)?)
+            }
+            (Err(trouble), _) => {
                 trouble.set_cause(py, Some(error));
                 Err(trouble)
             }

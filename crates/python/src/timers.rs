@@ -18,7 +18,7 @@ use pyo3::types::{PyDict, PyFloat};
 use crate::aio;
 use crate::awaitable;
 use crate::fut::Fut;
-use crate::hub::{Hub, Origin, no_context};
+use crate::hub::{Hub, Origin};
 use crate::timeout::Timeout;
 
 /// Whom a deadline concerns.
@@ -232,7 +232,7 @@ impl Hub {
         // A loop whose clock was replaced since: seen here at the latest.
         let clock = Clock::of(&event_loop)?;
         let go_off = slf.getattr(intern!(py, "on_timer"))?;
-        let context = no_context(py)?;
+        let context = &slf.get().context(py);
         let handle = match arm {
             Arm::At(when) => {
                 let call_at = event_loop.getattr(intern!(py, "call_at"))?;
