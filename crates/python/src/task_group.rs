@@ -419,9 +419,6 @@ impl TaskGroup {
         )
     }
 
-    /// create_task(coro, *, name=None, context=None, **kwargs)
-    /// --
-    ///
     /// Starts a task in the group.
     ///
     /// Args:
@@ -434,7 +431,7 @@ impl TaskGroup {
     /// Raises:
     ///     GroupFull: ``limit`` tasks are alive, or a :meth:`spawn` was promised the last slot. The coroutine is closed.
     ///     RuntimeError: the group has not been entered, is shutting down or finished. The coroutine is closed.
-    #[pyo3(signature = (coro, **kwargs))]
+    #[pyo3(signature = (coro, **kwargs), text_signature = "($self, coro, *, name=None, context=None, **kwargs)")]
     fn create_task<'py>(
         slf: &Bound<'py, Self>,
         coro: &Bound<'py, PyAny>,
@@ -450,9 +447,6 @@ impl TaskGroup {
         }
     }
 
-    /// spawn(fn, /, *args, **kwargs)
-    /// --
-    ///
     /// Starts ``fn(*args, **kwargs)`` as a task in the group, waiting for a free slot first if the group is full.
     /// Spawners are served in the order in which they came; ``fn`` is called when the slot is there, not before.
     ///
@@ -519,9 +513,6 @@ impl TaskGroup {
         self.0.borrow(py).machine.waiting()
     }
 
-    /// stats()
-    /// --
-    ///
     /// Returns:
     ///     A frozen :class:`TaskGroupStats` of this moment.
     fn stats<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
