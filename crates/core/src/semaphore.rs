@@ -40,6 +40,11 @@ impl<W> Semaphore<W> {
         self.available
     }
 
+    /// Permits set aside for woken waiters that have not run yet: neither free nor anybody's to give back.
+    pub fn reserved(&self) -> i64 {
+        if self.fair { signed(self.waiters.reserved()) } else { 0 }
+    }
+
     /// Waiters that stand in line or were woken and have not run yet.
     pub fn waiting(&self) -> usize {
         self.waiters.waiting() + self.waiters.granted()

@@ -143,7 +143,7 @@ impl State {
     }
 
     fn check_release(&self, n: u64, limit: i64) -> PyResult<()> {
-        let out = limit - self.machine.available();
+        let out = limit - self.machine.available() - self.machine.reserved();
         if i64::try_from(n).is_ok_and(|n| n <= out) {
             return Ok(());
         }
