@@ -7,6 +7,7 @@
 //! |---|---|---|---|
 //! | thread-state dict, `"__asyncio_running_event_loop__"` | 3.11 | `get_running_loop()` costs a `getpid` there | `asyncio.get_running_loop()` |
 //! | `asyncio.tasks._current_tasks` | 3.11 | `current_task()` is Python code there (340 ns) | `asyncio.current_task(loop)` |
+//! | `asyncio.coroutines._is_coroutine` (in `async_method`) | 3.11 | `asyncio.iscoroutinefunction` looks for it | none: absent, the marker is not set |
 //!
 //! The *identity* of that holder is compared, nothing is read from it.
 

@@ -7,6 +7,7 @@
 
 mod aio;
 mod args;
+mod async_method;
 mod awaitable;
 mod cancel_token;
 mod event;
@@ -59,6 +60,10 @@ mod _loopwright {
         crate::awaitable::install_free_list::<crate::fut::Fut>(py);
         crate::awaitable::install_fast_with::<crate::permits::Permits>(py)?;
         crate::awaitable::cache_async_with::<crate::permits::Permits>(py)?;
+        crate::async_method::mark::<crate::semaphore::Semaphore>(py, &["acquire"])?;
+        crate::async_method::mark::<crate::lock::Lock>(py, &["acquire"])?;
+        crate::async_method::mark::<crate::event::Event>(py, &["wait"])?;
+        crate::async_method::mark::<crate::queue::Queue>(py, &["put", "get", "join"])?;
         py.import("os")?.call_method(
             "register_at_fork",
             (),

@@ -1,0 +1,221 @@
+//! AsyncMethod: a method descriptor that `inspect.iscoroutinefunction` believes.
+//!
+//! Frameworks decide by `iscoroutinefunction(f)` whether to await what `f` returns. Starlette's `BackgroundTask`, given a
+//! C method, runs it in a thread and drops the awaitable in silence; `AsyncMock(spec=...)` makes plain mocks of such
+//! methods. The marker they look for is an attribute, which a `method_descriptor` cannot carry; this one can.
+//!
+//! It has `Py_TPFLAGS_METHOD_DESCRIPTOR`, so `queue.put(item)` binds nothing, and forwards the vectorcall to the method
+//! that PyO3 made. Everything but its own marks (name, documentation, signature) is that method's.
+
+use std::ffi::{c_int, c_void};
+use std::mem::offset_of;
+use std::ptr::null_mut;
+
+use pyo3::PyTypeInfo;
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
+
+#[repr(C)]
+struct AsyncMethod {
+    header: ffi::PyObject,
+    vectorcall: Option<ffi::vectorcallfunc>,
+    /// The method descriptor that PyO3 made.
+    method: *mut ffi::PyObject,
+    /// The function behind it, called without the descriptor's own detour.
+    function: Function,
+    /// Whose instances it takes: borrowed from the descriptor.
+    owner: *mut ffi::PyTypeObject,
+    /// The marks, a dict.
+    marks: *mut ffi::PyObject,
+}
+
+#[derive(Clone, Copy)]
+enum Function {
+    NoArguments(ffi::PyCFunction),
+    Keywords(ffi::PyCFunctionFastWithKeywords),
+    /// Any other kind: through the descriptor.
+    Other,
+}
+
+unsafe extern "C" {
+    /// Part of CPython's C API that pyo3-ffi does not declare.
+    fn PyMethod_New(function: *mut ffi::PyObject, object: *mut ffi::PyObject) -> *mut ffi::PyObject;
+}
+
+unsafe extern "C" fn call(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    flags: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls the vectorcall of a live AsyncMethod with `count` live positional arguments (and values for
+    // `names` behind them). The function gets what its kind wants, and self only if self is an instance of its class;
+    // whatever does not fit goes through the descriptor, which raises what is to be raised.
+    unsafe {
+        let this = &*slf.cast::<AsyncMethod>();
+        let count = ffi::PyVectorcall_NARGS(flags);
+        if count > 0 && ffi::PyObject_TypeCheck(*arguments, this.owner) != 0 {
+            match this.function {
+                Function::NoArguments(function) if count == 1 && names.is_null() => {
+                    return function(*arguments, null_mut());
+                }
+                Function::Keywords(function) => {
+                    return function(*arguments, arguments.add(1).cast_mut(), count - 1, names);
+                }
+                Function::NoArguments(_) | Function::Other => {}
+            }
+        }
+        ffi::PyObject_Vectorcall(this.method, arguments, flags, names)
+    }
+}
+
+unsafe extern "C" fn get(
+    slf: *mut ffi::PyObject,
+    object: *mut ffi::PyObject,
+    _kind: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: a slot of a live AsyncMethod; `object` is NULL or None for a look-up on the class.
+    unsafe {
+        if object.is_null() || object == ffi::Py_None() {
+            return ffi::Py_NewRef(slf);
+        }
+        PyMethod_New(slf, object)
+    }
+}
+
+unsafe extern "C" fn get_attribute(slf: *mut ffi::PyObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a slot of a live AsyncMethod, whose fields are set for life; the dict's answer is borrowed.
+    unsafe {
+        let this = slf.cast::<AsyncMethod>();
+        let mark = ffi::PyDict_GetItemWithError((*this).marks, name);
+        if !mark.is_null() {
+            return ffi::Py_NewRef(mark);
+        }
+        if !ffi::PyErr_Occurred().is_null() {
+            return null_mut();
+        }
+        ffi::PyObject_GetAttr((*this).method, name)
+    }
+}
+
+unsafe extern "C" fn set_attribute(
+    slf: *mut ffi::PyObject,
+    name: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> c_int {
+    // SAFETY: as above; a NULL value means deletion.
+    unsafe {
+        let marks = (*slf.cast::<AsyncMethod>()).marks;
+        if value.is_null() { ffi::PyDict_DelItem(marks, name) } else { ffi::PyDict_SetItem(marks, name, value) }
+    }
+}
+
+unsafe extern "C" fn repr(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    unsafe { ffi::PyObject_Repr((*slf.cast::<AsyncMethod>()).method) }
+}
+
+unsafe extern "C" fn dealloc(slf: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone; both fields and the reference to the heap type are given up once.
+    unsafe {
+        let this = slf.cast::<AsyncMethod>();
+        ffi::Py_XDECREF((*this).method);
+        ffi::Py_XDECREF((*this).marks);
+        let kind = ffi::Py_TYPE(slf);
+        if let Some(free) = (*kind).tp_free {
+            free(slf.cast());
+        }
+        ffi::Py_DECREF(kind.cast());
+    }
+}
+
+fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let make = || -> PyResult<Py<PyType>> {
+        let mut members = [
+            ffi::PyMemberDef {
+                name: c"__vectorcalloffset__".as_ptr(),
+                type_code: ffi::Py_T_PYSSIZET,
+                offset: offset_of!(AsyncMethod, vectorcall) as ffi::Py_ssize_t,
+                flags: ffi::Py_READONLY,
+                doc: null_mut(),
+            },
+            ffi::PyMemberDef::default(),
+        ];
+        let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
+        let mut slots = [
+            slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
+            slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
+            slot(ffi::Py_tp_descr_get, get as *mut c_void),
+            slot(ffi::Py_tp_getattro, get_attribute as *mut c_void),
+            slot(ffi::Py_tp_setattro, set_attribute as *mut c_void),
+            slot(ffi::Py_tp_repr, repr as *mut c_void),
+            slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
+            slot(0, null_mut()),
+        ];
+        let mut spec = ffi::PyType_Spec {
+            name: c"loopwright._loopwright._AsyncMethod".as_ptr(),
+            basicsize: size_of::<AsyncMethod>() as c_int,
+            itemsize: 0,
+            flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR | ffi::Py_TPFLAGS_HAVE_VECTORCALL)
+                as u32,
+            slots: slots.as_mut_ptr(),
+        };
+        // SAFETY: everything the call reads lives through it, and it copies what it keeps (`name` is static).
+        unsafe {
+            let class = Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec))?;
+            Ok(class.cast_into_unchecked::<PyType>().unbind())
+        }
+    };
+    CLASS.get_or_try_init(py, make).map(|class| class.bind(py))
+}
+
+/// Makes coroutine functions, in the eyes of `inspect` and `asyncio`, of methods that return an awaitable.
+///
+/// # Errors
+/// `AttributeError` when a method is not there.
+pub fn mark<T: PyTypeInfo>(py: Python<'_>, methods: &[&str]) -> PyResult<()> {
+    let target = py.get_type::<T>();
+    let kind = class(py)?.as_type_ptr();
+    let inspect = py.import("inspect")?;
+    let coroutines = py.import("asyncio.coroutines")?;
+    for name in methods {
+        let method = target.getattr(*name)?;
+        if method.get_type().name()? != "method_descriptor" {
+            return Err(PyTypeError::new_err(format!("{name} is not a method that PyO3 made")));
+        }
+        // SAFETY: the allocation is of our own type, whose fields are all set before anybody sees the object; the two
+        // references are its own. A `method_descriptor` is a PyMethodDescrObject with a definition that lives as long.
+        let marked = unsafe {
+            let object = Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(kind, 0))?;
+            let this = object.as_ptr().cast::<AsyncMethod>();
+            (*this).vectorcall = Some(call);
+            let descriptor = method.as_ptr().cast::<ffi::PyMethodDescrObject>();
+            let definition = (*descriptor).d_method;
+            (*this).owner = (*descriptor).d_common.d_type;
+            (*this).function = match (*definition).ml_flags {
+                ffi::METH_NOARGS => Function::NoArguments((*definition).ml_meth.PyCFunction),
+                flags if flags == ffi::METH_FASTCALL | ffi::METH_KEYWORDS => {
+                    Function::Keywords((*definition).ml_meth.PyCFunctionFastWithKeywords)
+                }
+                _ => Function::Other,
+            };
+            (*this).method = method.into_ptr();
+            (*this).marks = PyDict::new(py).into_ptr();
+            object
+        };
+        if let Some(mark) = inspect.getattr_opt(intern!(py, "markcoroutinefunction"))? {
+            mark.call1((&marked,))?;
+        }
+        // What asyncio.iscoroutinefunction asks for on 3.11, where inspect has no marker.
+        if let Some(mark) = coroutines.getattr_opt(intern!(py, "_is_coroutine"))? {
+            marked.setattr(intern!(py, "_is_coroutine"), mark)?;
+        }
+        target.setattr(*name, marked)?;
+    }
+    Ok(())
+}
