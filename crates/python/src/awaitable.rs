@@ -8,7 +8,7 @@
 //! | [`CachedMethod`]: `__aenter__`/`__aexit__` bound once per object | 25-45 ns each | CPython 3.11-3.13 |
 //! | [`FreeList`]: the memory of dead operations and futures is used again | 40 ns | every wait |
 //!
-//! Measured in docs/benchmarks.md. This module and `aio` are the only ones of the package with `unsafe` in them.
+//! Measured in docs/benchmarks.md.
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};

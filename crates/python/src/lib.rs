@@ -2,7 +2,7 @@
 //!
 //! How a wait works, from the leaf up: an object holds a core machine; `op` is one awaited operation on it; when it has
 //! to wait it yields a `fut` to its task and leaves a waker in the machine; an event (a release, a put) returns wakers;
-//! `hub` runs them, all of one turn in one go. Only `awaitable`, `aio` and `gil` have
+//! `hub` runs them, all of one turn in one go. Only `aio`, `async_method`, `awaitable` and `gil` have
 //! `unsafe` in them.
 
 mod aio;
@@ -64,6 +64,7 @@ mod _loopwright {
         crate::async_method::mark::<crate::lock::Lock>(py, &["acquire"])?;
         crate::async_method::mark::<crate::event::Event>(py, &["wait"])?;
         crate::async_method::mark::<crate::queue::Queue>(py, &["put", "get", "join"])?;
+        crate::async_method::mark::<crate::cancel_token::CancelToken>(py, &["sleep", "wait"])?;
         py.import("os")?.call_method(
             "register_at_fork",
             (),
