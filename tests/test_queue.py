@@ -92,11 +92,13 @@ def by_scope(_play: Play, work: Callable[[], Awaitable[None]]) -> tuple[Any, dic
 HOWS = {"native": native, "timeout": by_timeout, "scope": by_scope}
 
 
-def traffic(make: type[Queue[Any]], how: str = "native") -> Callable[[Play], Awaitable[None]]:
+def traffic(  # noqa: PLR0915 (one scene, all its actors)
+    make: type[Queue[Any]], how: str = "native"
+) -> Callable[[Play], Awaitable[None]]:
     """Producers and consumers of every kind at one small queue; whoever is cancelled, the items are accounted for."""
     wrap = HOWS[how]
 
-    async def queue_keeps_its_items(play: Play) -> None:
+    async def queue_keeps_its_items(play: Play) -> None:  # noqa: PLR0915
         rng = play.rng
         queue = make(rng.choice((0, 1, 1, 2, 3)))
         put: list[tuple[int, int]] = []
@@ -220,8 +222,7 @@ async def getters_and_an_item(play: Play) -> None:
     for name in "abc":
         play.spawn(getter(), name=name)
     putting = play.spawn(putter(), name="putter")
-    while not putting.done():
-        await asyncio.sleep(0)
+    await asyncio.wait([putting])
     for item in range(queue.stats().put + 1, 4):  # what it was kept from
         queue.put_nowait(item)
     await play.finished()

@@ -45,7 +45,7 @@ from typing import Any
 
 from support.loops import PLAIN, Cell
 
-__all__ = ["Failure", "Play", "Sweep", "VirtualLoop", "cancels", "count_steps", "random_schedules", "in_cell", "sweep"]
+__all__ = ["Failure", "Play", "Sweep", "VirtualLoop", "cancels", "count_steps", "in_cell", "random_schedules", "sweep"]
 
 Scenario = Callable[["Play"], Awaitable[None]]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
