@@ -487,6 +487,32 @@ def test_waiters_are_served_in_order() -> None:
     run(main)
 
 
+def test_hand_overs_do_not_keep_the_loop_from_its_other_work(cell: Cell) -> None:
+    async def main() -> None:
+        there: Queue[int] = Queue(1)
+        back: Queue[int] = Queue(1)
+        passed = 0
+
+        async def pass_on(source: Queue[int], target: Queue[int]) -> None:
+            nonlocal passed
+            async for item in source:
+                passed += 1
+                await target.put(item)
+
+        players = [asyncio.create_task(pass_on(there, back)), asyncio.create_task(pass_on(back, there))]
+        await there.put(1)
+        for _ in range(20):
+            before = passed
+            await asyncio.sleep(0)
+            assert passed - before < 100
+        await asyncio.sleep(0.001)
+        for player in players:
+            player.cancel()
+        await asyncio.gather(*players, return_exceptions=True)
+
+    run(main, cell)
+
+
 def test_empty_is_true_exactly_when_get_nowait_would_raise() -> None:
     async def main() -> None:
         queue: Queue[int] = Queue(3)

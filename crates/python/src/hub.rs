@@ -1,7 +1,7 @@
 //! The hub: one per event loop, made on first use. What all waiters of one loop share.
 //!
 //! Woken futures of one turn are gathered here, and ONE `call_soon` runs their callbacks, each in its own context, in
-//! the order of the wakes. In debug mode every wake gets a `call_soon` of its own: asyncio's slow-callback log then
+//! the order of the wakes, and those of some that these wake in turn ([`EXTRA_WAKES`]). In debug mode every wake gets a `call_soon` of its own: asyncio's slow-callback log then
 //! names the task that was slow and not the hub.
 
 use std::collections::VecDeque;
@@ -48,10 +48,21 @@ struct State {
 /// `set_debug(True)` on a running loop shows after so many turns; `asyncio.run(debug=True)` at once.
 const DEBUG_ASKED_EVERY: u32 = 128;
 
+/// How many futures one drain runs beyond those it was scheduled for: futures that these woke in their turn.
+///
+/// Two tasks that hand items to each other wake each other, and the turn of the loop in between costs several times what
+/// they do. With this a turn is good for a number of hand-overs. The loop's other callbacks, timers and I/O wait for so
+/// many steps more at most; order among our waiters stays that of their wakes.
+const EXTRA_WAKES: usize = 32;
+
 /// Under which name a loop keeps its hub.
 const ATTRIBUTE: &str = "_loopwright_hub";
 
 impl Hub {
+    fn state<'a>(slf: &'a Bound<'_, Self>) -> GilRef<'a, State> {
+        slf.get().0.borrow(slf.py())
+    }
+
     /// The hub of a loop.
     ///
     /// # Errors
@@ -189,30 +200,45 @@ impl Hub {
 
 #[pymethods]
 impl Hub {
-    /// Runs the callbacks of every future woken since the last turn.
+    /// Runs the callbacks of every future woken since the last turn, and of some that these wake in turn.
     fn drain(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        let mut batch = {
-            let mut hub = slf.get().0.borrow(slf.py());
-            hub.scheduled = false;
-            let spare = std::mem::take(&mut hub.spare);
-            std::mem::replace(&mut hub.ready, spare)
-        };
-        while let Some(fut) = batch.pop_front() {
-            let Err(error) = Fut::run_callbacks(fut.bind(py)) else { continue };
-            // KeyboardInterrupt, SystemExit: the rest keeps its turn, in front of what was woken meanwhile.
-            let again = {
-                let mut hub = slf.get().0.borrow(slf.py());
-                batch.append(&mut hub.ready);
-                hub.ready = batch;
-                !hub.ready.is_empty() && !std::mem::replace(&mut hub.scheduled, true)
-            };
-            if again {
-                Self::schedule_drain(slf, Origin::Loop)?;
+        let mut spare = std::mem::take(&mut Self::state(slf).spare);
+        let mut extra = EXTRA_WAKES;
+        loop {
+            // Still marked as scheduled: what is woken meanwhile queues up here.
+            let mut batch = std::mem::replace(&mut Self::state(slf).ready, spare);
+            while let Some(fut) = batch.pop_front() {
+                let Err(error) = Fut::run_callbacks(fut.bind(py)) else { continue };
+                // KeyboardInterrupt, SystemExit: the rest keeps its turn, in front of what was woken meanwhile.
+                let again = {
+                    let mut hub = Self::state(slf);
+                    batch.append(&mut hub.ready);
+                    hub.ready = batch;
+                    hub.scheduled = !hub.ready.is_empty();
+                    hub.scheduled
+                };
+                if again {
+                    Self::schedule_drain(slf, Origin::Loop)?;
+                }
+                return Err(error);
             }
-            return Err(error);
+            spare = batch;
+            let woken = {
+                let mut hub = Self::state(slf);
+                hub.scheduled = !hub.ready.is_empty();
+                hub.ready.len()
+            };
+            if woken == 0 {
+                break;
+            }
+            if woken > extra {
+                Self::schedule_drain(slf, Origin::Loop)?;
+                break;
+            }
+            extra -= woken;
         }
-        slf.get().0.borrow(slf.py()).spare = batch;
+        Self::state(slf).spare = spare;
         Ok(())
     }
 
