@@ -5,7 +5,7 @@ from __future__ import annotations
 from loopwright import _interpreter as _interpreter  # first: it refuses what the extension would crash on
 from loopwright._loopwright import __version__
 from loopwright.cancellation import CancelToken, CancelTokenStats
-from loopwright.errors import GroupFull, LoopMismatch, LoopwrightError, QueueShutDown, TokenCancelled
+from loopwright.errors import CallCancelled, GroupFull, LoopMismatch, LoopwrightError, QueueShutDown, TokenCancelled
 from loopwright.groups import TaskGroup, TaskGroupStats, race
 from loopwright.limits import (
     BoundedSemaphore,
@@ -17,11 +17,14 @@ from loopwright.limits import (
     Semaphore,
     SemaphoreStats,
 )
+from loopwright.mapping import AsyncMap, MapError, MapStats, Prefetch, PrefetchStats, amap, gather, prefetch
 from loopwright.queues import LifoQueue, PriorityQueue, Queue, QueueStats
 from loopwright.timeouts import Timeout, TimeoutStats, timeout, timeout_at
 
 __all__ = [
+    "AsyncMap",
     "BoundedSemaphore",
+    "CallCancelled",
     "CancelToken",
     "CancelTokenStats",
     "Event",
@@ -32,7 +35,11 @@ __all__ = [
     "LockStats",
     "LoopMismatch",
     "LoopwrightError",
+    "MapError",
+    "MapStats",
     "Permit",
+    "Prefetch",
+    "PrefetchStats",
     "PriorityQueue",
     "Queue",
     "QueueShutDown",
@@ -45,6 +52,9 @@ __all__ = [
     "TimeoutStats",
     "TokenCancelled",
     "__version__",
+    "amap",
+    "gather",
+    "prefetch",
     "race",
     "timeout",
     "timeout_at",

@@ -8,8 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
-__all__ = ["GroupFull", "LoopMismatch", "LoopwrightError", "QueueShutDown", "TokenCancelled"]
+__all__ = [
+    "CallCancelled",
+    "GroupFull",
+    "LoopMismatch",
+    "LoopwrightError",
+    "MapError",
+    "QueueShutDown",
+    "TokenCancelled",
+]
 
 
 class LoopwrightError(Exception):
@@ -18,6 +28,50 @@ class LoopwrightError(Exception):
 
 class LoopMismatch(LoopwrightError, RuntimeError):
     """An object with waiters on one event loop was awaited from another."""
+
+
+class CallCancelled(LoopwrightError, RuntimeError):
+    """A call raised ``CancelledError`` although nobody had cancelled it; the original is the ``__cause__``.
+
+    It comes from something the call awaits that was cancelled by somebody else (a task, a future). Passed on as it
+    is, it would look like a cancel of the caller.
+    """
+
+
+class MapError(LoopwrightError, ExceptionGroup[Exception]):
+    """Calls of :func:`loopwright.amap` or :func:`loopwright.gather` failed; the rest were cancelled and awaited.
+
+    An :class:`ExceptionGroup`: ``except*``, ``split`` and ``subgroup`` work, and their parts carry the results too.
+    """
+
+    results: dict[int, Any]
+    """The results so far, by the index of their item, in that order. An item that is not in here did not finish.
+    In the iterator form: the results that had not been taken yet."""
+    failed: dict[int, Exception]
+    """The exceptions of this group that calls raised, by the index of their item. An exception that is in the group
+    and not in here came from the source, the limiter or the progress callback."""
+
+    def __new__(
+        cls,
+        message: str,
+        exceptions: Sequence[Exception],
+        *,
+        results: Mapping[int, Any] | None = None,
+        failed: Mapping[int, Exception] | None = None,
+    ) -> Self:
+        self = super().__new__(cls, message, exceptions)
+        self.results = dict(results or {})
+        self.failed = dict(failed or {})
+        return self
+
+    def __init__(self, message: str, exceptions: Sequence[Exception], **_: Any) -> None:
+        super().__init__(message, exceptions)
+
+    def derive(self, excs: Sequence[Exception], /) -> MapError:  # type: ignore[override]
+        """A group of some of the exceptions, with the same results."""
+        kept = {id(exception) for exception in excs}
+        failed = {index: exception for index, exception in self.failed.items() if id(exception) in kept}
+        return MapError(self.message, excs, results=self.results, failed=failed)
 
 
 class GroupFull(LoopwrightError, RuntimeError):

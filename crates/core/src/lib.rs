@@ -11,6 +11,7 @@
 
 pub mod deadlines;
 pub mod event;
+pub mod map;
 pub mod queue;
 pub mod scope;
 pub mod semaphore;

@@ -18,7 +18,7 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyTuple, PyType};
 
 use crate::hub::Hub;
 
@@ -175,6 +175,28 @@ pub fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Boun
 #[inline]
 pub fn cancelling(task: &Bound<'_, PyAny>) -> PyResult<isize> {
     task.call_method0(intern!(task.py(), "cancelling"))?.extract()
+}
+
+/// Calls with keywords, without a dict: the last arguments are those of `names`.
+///
+/// # Errors
+/// What the callable raises.
+#[inline]
+pub fn call_with<'py, const N: usize>(
+    callable: &Bound<'py, PyAny>,
+    arguments: [&Bound<'py, PyAny>; N],
+    names: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    use pyo3::ffi;
+    let arguments = arguments.map(Bound::as_ptr);
+    assert!(names.len() <= N, "more names than arguments");
+    let positional = N - names.len();
+    // SAFETY: the thread is attached; the arguments are borrowed references that live through the call, at least as many
+    // as `positional` plus the names; without PY_VECTORCALL_ARGUMENTS_OFFSET the callee leaves the array alone.
+    unsafe {
+        let called = ffi::PyObject_Vectorcall(callable.as_ptr(), arguments.as_ptr(), positional, names.as_ptr());
+        Bound::from_owned_ptr_or_err(callable.py(), called)
+    }
 }
 
 /// `asyncio.CancelledError`.

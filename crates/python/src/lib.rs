@@ -16,6 +16,7 @@ mod gil;
 mod heap;
 mod hub;
 mod lock;
+mod map;
 mod op;
 mod permits;
 mod queue;
@@ -36,6 +37,8 @@ mod _loopwright {
     use crate::event::Event;
     #[pymodule_export]
     use crate::lock::Lock;
+    #[pymodule_export]
+    use crate::map::{Lane, Window};
     #[pymodule_export]
     use crate::permits::Permit;
     #[pymodule_export]
