@@ -89,7 +89,9 @@ async def aiometer_map(n: int) -> int:
 
 def extra_memory(case: str, n: int = 100_000) -> float:
     """Peak RSS, in MB, that one run of a case in a fresh interpreter adds."""
-    out = subprocess.run([sys.executable, __file__, "--memory", case, str(n)], capture_output=True, check=True, text=True)
+    out = subprocess.run(
+        [sys.executable, __file__, "--memory", case, str(n)], capture_output=True, check=True, text=True
+    )
     return float(out.stdout)
 
 
