@@ -202,6 +202,11 @@ impl<T> Map<T> {
         std::mem::take(&mut self.places).into_iter().filter_map(|(index, result)| Some((index, result?)))
     }
 
+    /// The results that wait in the window.
+    pub fn results(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().filter_map(|place| place.1.as_ref())
+    }
+
     /// Nothing will be pulled any more: the source ended, or the map was stopped.
     pub fn is_closed(&self) -> bool {
         self.phase != Phase::Open

@@ -6,10 +6,8 @@
 //! coroutine (`work`) that draws items from it. Items come from a plain iterator, which the window pulls itself, or
 //! from a reader task (`mapping.py`), which asks `pull`, waits for `room` and calls `start`.
 //!
-//! The state of a window is locked for moments only: nothing of Python's is called, and no reference dropped, under the
-//! lock.
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
+//! The state of a window is borrowed for moments only: while it is, nothing of Python's is called and no reference is
+//! dropped.
 
 use loopwright_core::map::{Delivery, Map, Taken};
 use pyo3::PyTraverseError;
@@ -20,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple, PyType};
 
 use crate::aio;
+use crate::gil::{GilCell, GilRef};
 
 type Object = Py<PyAny>;
 
@@ -57,6 +56,7 @@ struct Wiring {
 
 #[derive(Default)]
 struct LaneState {
+    handle: Option<Py<Lane>>,
     task: Option<Object>,
     /// The call it runs.
     index: Option<usize>,
@@ -70,7 +70,7 @@ struct LaneState {
 #[pyclass(module = "loopwright._loopwright", name = "_Window", frozen)]
 pub struct Window {
     wiring: Wiring,
-    state: Mutex<State>,
+    state: GilCell<State>,
 }
 
 struct State {
@@ -79,7 +79,6 @@ struct State {
     results: Vec<Option<Object>>,
     keeps: bool,
     lanes: Vec<LaneState>,
-    handles: Vec<Py<Lane>>,
     idle: Vec<usize>,
     reader: Option<Object>,
     /// The reader is closing its source: a cancel would get in the way of that.
@@ -140,22 +139,23 @@ enum Verdict {
 }
 
 impl Window {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    fn state<'a>(&'a self, py: Python<'a>) -> GilRef<'a, State> {
+        self.state.borrow(py)
     }
 
     /// Pulls and starts for as long as there is room.
     fn fill(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let this = slf.get();
+        let (py, this) = (slf.py(), slf.get());
         let Some(source) = &this.wiring.source else { return Ok(()) };
-        let mut source = source.bind(slf.py()).clone();
-        while this.pull() {
+        let mut source = source.bind(py).clone();
+        while this.pull(py) {
             match source.next() {
                 Some(Ok(item)) => {
                     Self::begin(slf, item)?;
                 }
-                Some(Err(error)) => this.broke(slf.py(), error, None)?,
-                None => this.close(slf.py())?,
+                Some(Err(error)) => this.broke(py, error, None)?,
+                None => this.close(py)?,
             }
         }
         Ok(())
@@ -165,25 +165,32 @@ impl Window {
     fn begin(slf: &Bound<'_, Self>, item: Bound<'_, PyAny>) -> PyResult<bool> {
         let (py, this) = (slf.py(), slf.get());
         let (id, index, handle, waiter) = {
-            let mut state = this.state();
+            let mut state = this.state(py);
             let Some(index) = state.pulled() else { return Ok(false) };
             let id = match state.idle.pop() {
                 Some(id) => id,
                 None => {
                     let id = state.lanes.len();
                     state.lanes.push(LaneState::default());
-                    state.handles.push(Py::new(py, Lane { window: slf.clone().unbind(), id })?);
                     id
                 }
             };
-            let handle = state.handles[id].clone_ref(py);
             let lane = &mut state.lanes[id];
             lane.index = Some(index);
             if this.wiring.work.is_some() {
                 lane.item = Some(item.clone().unbind());
             }
-            (id, index, handle.into_bound(py).into_any(), lane.waiter.take())
+            (id, index, lane.handle.as_ref().map(|handle| handle.clone_ref(py)), lane.waiter.take())
         };
+        let handle = match handle {
+            Some(handle) => handle,
+            None => {
+                let handle = Py::new(py, Lane { window: slf.clone().unbind(), id })?;
+                this.state(py).lanes[id].handle = Some(handle.clone_ref(py));
+                handle
+            }
+        };
+        let handle = handle.into_bound(py).into_any();
         if let Some(waiter) = waiter {
             resolve(waiter.bind(py))?;
             return Ok(true);
@@ -197,7 +204,7 @@ impl Window {
             Err(error) => {
                 // No task, no done callback: the loop would not take it.
                 let held = {
-                    let mut state = this.state();
+                    let mut state = this.state(py);
                     state.lanes[id].index = None;
                     state.idle.push(id);
                     state.lanes[id].item.take()
@@ -208,7 +215,7 @@ impl Window {
             }
         };
         let stopped = {
-            let mut state = this.state();
+            let mut state = this.state(py);
             state.lanes[id].task = Some(task.clone().unbind());
             state.alive += 1;
             state.machine.is_stopped()
@@ -227,7 +234,7 @@ impl Window {
     fn task_ended(slf: &Bound<'_, Self>, id: usize, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let (index, held) = {
-            let mut state = this.state();
+            let mut state = this.state(py);
             let Some(lane) = state.lanes.get_mut(id) else { return Ok(()) };
             let index = lane.index.take();
             let held = (lane.task.take(), lane.item.take(), lane.waiter.take());
@@ -262,7 +269,7 @@ impl Window {
     ) -> PyResult<bool> {
         let go_on = match outcome {
             Ok(result) => {
-                self.state().finished(index, result);
+                self.state(py).finished(index, result);
                 true
             }
             Err(error) => self.settle_error(py, index, error, lane)?,
@@ -277,7 +284,7 @@ impl Window {
     fn settle_error(&self, py: Python<'_>, index: usize, error: Object, lane: Option<usize>) -> PyResult<bool> {
         let verdict = self.judge(py, index, error)?;
         let (unwanted, go_on, stops) = {
-            let mut state = self.state();
+            let mut state = self.state(py);
             match verdict {
                 Verdict::Result(error) => {
                     state.failed += 1;
@@ -309,7 +316,7 @@ impl Window {
     }
 
     fn judge(&self, py: Python<'_>, index: usize, error: Object) -> PyResult<Verdict> {
-        let stopped = self.state().machine.is_stopped();
+        let stopped = self.state(py).machine.is_stopped();
         let mut error = error;
         if error.bind(py).is_instance(aio::cancelled_error(py)?)? {
             if stopped {
@@ -330,7 +337,7 @@ impl Window {
             self.broke(py, error, lane)?;
         }
         if let Some((progress, total)) = &self.wiring.progress {
-            let done = self.state().machine.done();
+            let done = self.state(py).machine.done();
             if let Err(error) = progress.bind(py).call1((done, total)) {
                 self.broke(py, error, lane)?;
             }
@@ -349,7 +356,7 @@ impl Window {
         }
         let ordinary = error.bind(py).is_instance_of::<PyException>();
         let unwanted = {
-            let mut state = self.state();
+            let mut state = self.state(py);
             if ordinary {
                 state.errors.push((None, error));
                 None
@@ -364,7 +371,7 @@ impl Window {
     /// Stops the map: everything that runs is cancelled, once, except `lane` and (on request) the reader.
     fn halt(&self, py: Python<'_>, lane: Option<usize>, reader: bool) -> PyResult<()> {
         let tasks: Vec<Object> = {
-            let mut state = self.state();
+            let mut state = self.state(py);
             if !state.machine.stop() {
                 return Ok(());
             }
@@ -382,7 +389,7 @@ impl Window {
     /// The source ended: idle workers may go home.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let waiters: Vec<Object> = {
-            let mut state = self.state();
+            let mut state = self.state(py);
             state.machine.exhausted();
             state.lanes.iter_mut().filter_map(|lane| lane.waiter.take()).collect()
         };
@@ -394,7 +401,7 @@ impl Window {
 
     /// Wakes whoever waits for what is true now.
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        let due = self.state().due();
+        let due = self.state(py).due();
         for future in due.into_iter().flatten() {
             resolve(future.bind(py))?;
         }
@@ -523,7 +530,6 @@ impl Window {
             results: Vec::new(),
             keeps: delivery == Delivery::AtOnce,
             lanes: Vec::new(),
-            handles: Vec::new(),
             idle: Vec::new(),
             reader: None,
             reader_closes: false,
@@ -534,7 +540,7 @@ impl Window {
             fatal: None,
             failed: 0,
         };
-        Ok(Self { wiring, state: Mutex::new(state) })
+        Ok(Self { wiring, state: GilCell::new(state) })
     }
 
     /// Pulls from the plain source and starts calls for as long as there is room.
@@ -548,7 +554,7 @@ impl Window {
     fn adopt(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         {
-            let mut state = this.state();
+            let mut state = this.state(py);
             state.reader = Some(task.clone().unbind());
             state.alive += 1;
         }
@@ -560,7 +566,7 @@ impl Window {
 
     fn reader_ended(&self, py: Python<'_>, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let (held, stopped) = {
-            let mut state = self.state();
+            let mut state = self.state(py);
             state.alive -= 1;
             (state.reader.take(), state.machine.is_stopped())
         };
@@ -578,14 +584,14 @@ impl Window {
     }
 
     /// Whether the next item may be pulled now; if so the pull is under way.
-    fn pull(&self) -> bool {
-        self.state().machine.pull()
+    fn pull(&self, py: Python<'_>) -> bool {
+        self.state(py).machine.pull()
     }
 
     /// A future, done when there may be room for another pull, or never will be.
     fn room<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let future = self.future(py)?;
-        let old = self.state().room.replace(future.clone().unbind());
+        let old = self.state(py).room.replace(future.clone().unbind());
         drop(old);
         Ok(future)
     }
@@ -597,13 +603,13 @@ impl Window {
 
     /// The source ended. From now on the reader is not cancelled: it closes the source.
     fn exhausted(&self, py: Python<'_>) -> PyResult<()> {
-        self.state().reader_closes = true;
+        self.state(py).reader_closes = true;
         self.close(py)
     }
 
     /// The source (or its closing, or the limiter) failed. The reader is not cancelled: it closes the source.
     fn fail(&self, py: Python<'_>, error: Object) -> PyResult<()> {
-        self.state().reader_closes = true;
+        self.state(py).reader_closes = true;
         self.broke_with(py, error, None, false)
     }
 
@@ -617,7 +623,7 @@ impl Window {
     /// A future, done when a result is due or everything has ended.
     fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let future = self.future(py)?;
-        let old = self.state().waiter.replace(future.clone().unbind());
+        let old = self.state(py).waiter.replace(future.clone().unbind());
         drop(old);
         Ok(future)
     }
@@ -625,7 +631,7 @@ impl Window {
     /// The next result as a tuple of one; None while there is none.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let (taken, due) = {
-            let mut state = self.state();
+            let mut state = self.state(py);
             (state.machine.take(), state.due())
         };
         for future in due.into_iter().flatten() {
@@ -639,36 +645,36 @@ impl Window {
 
     /// Whether `take` would find a result.
     #[getter]
-    fn has_result(&self) -> bool {
-        self.state().machine.has_result()
+    fn has_result(&self, py: Python<'_>) -> bool {
+        self.state(py).machine.has_result()
     }
 
     /// Nothing runs and nothing will.
     #[getter]
-    fn quiet(&self) -> bool {
-        self.state().is_quiet()
+    fn quiet(&self, py: Python<'_>) -> bool {
+        self.state(py).is_quiet()
     }
 
     /// No item will be pulled any more.
     #[getter]
-    fn closed(&self) -> bool {
-        self.state().machine.is_closed()
+    fn closed(&self, py: Python<'_>) -> bool {
+        self.state(py).machine.is_closed()
     }
 
     #[getter]
-    fn stopped(&self) -> bool {
-        self.state().machine.is_stopped()
+    fn stopped(&self, py: Python<'_>) -> bool {
+        self.state(py).machine.is_stopped()
     }
 
     /// The list of all results, once there are all.
     fn results<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let results = std::mem::take(&mut self.state().results);
+        let results = std::mem::take(&mut self.state(py).results);
         PyList::new(py, results)
     }
 
     /// The results that are there and that nobody took, as (index, result), after a stop.
-    fn leftovers(&self) -> Vec<(usize, Object)> {
-        let mut state = self.state();
+    fn leftovers(&self, py: Python<'_>) -> Vec<(usize, Object)> {
+        let mut state = self.state(py);
         let kept = std::mem::take(&mut state.results);
         let kept = kept.into_iter().enumerate().filter_map(|(index, result)| Some((index, result?)));
         kept.chain(state.machine.leftovers()).collect()
@@ -677,25 +683,25 @@ impl Window {
     /// (index of the call, exception); the index is None for the source, the limiter and the progress callback.
     #[getter]
     fn errors(&self, py: Python<'_>) -> Vec<(Option<usize>, Object)> {
-        self.state().errors.iter().map(|(index, error)| (*index, error.clone_ref(py))).collect()
+        self.state(py).errors.iter().map(|(index, error)| (*index, error.clone_ref(py))).collect()
     }
 
     /// KeyboardInterrupt, SystemExit and the like.
     #[getter]
     fn fatal(&self, py: Python<'_>) -> Option<Object> {
-        self.state().fatal.as_ref().map(|error| error.clone_ref(py))
+        self.state(py).fatal.as_ref().map(|error| error.clone_ref(py))
     }
 
     /// (started, running, waiting, done, failed, peak)
-    fn stats(&self) -> (usize, usize, usize, usize, usize, usize) {
-        let state = self.state();
+    fn stats(&self, py: Python<'_>) -> (usize, usize, usize, usize, usize, usize) {
+        let state = self.state(py);
         let machine = &state.machine;
         (machine.started(), machine.running(), machine.waiting(), machine.done(), state.failed, machine.peak())
     }
 
     /// Lets go of the lanes and of all that was kept: the end of the cycle between a window and its lanes.
-    fn forget(&self) {
-        drop(self.state().emptied());
+    fn forget(&self, py: Python<'_>) {
+        drop(self.state(py).emptied());
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -712,40 +718,38 @@ impl Window {
         if let Some((parent, _, _)) = &wiring.edges {
             visit.call(parent)?;
         }
-        // Locked only while nothing is allocated: then nothing is collected either.
-        let Ok(state) = self.state.try_lock() else { return Ok(()) };
-        for result in &state.results {
-            visit.call(result)?;
-        }
-        for lane in &state.lanes {
-            for object in [&lane.task, &lane.item, &lane.waiter] {
+        self.state.traverse(&visit, |state| {
+            for result in &state.results {
+                visit.call(result)?;
+            }
+            for result in state.machine.results() {
+                visit.call(result)?;
+            }
+            for lane in &state.lanes {
+                visit.call(&lane.handle)?;
+                for object in [&lane.task, &lane.item, &lane.waiter] {
+                    visit.call(object)?;
+                }
+            }
+            for object in [&state.reader, &state.waiter, &state.room, &state.fatal] {
                 visit.call(object)?;
             }
-        }
-        for handle in &state.handles {
-            visit.call(handle)?;
-        }
-        for object in [&state.reader, &state.waiter, &state.room, &state.fatal] {
-            visit.call(object)?;
-        }
-        for (_, error) in &state.errors {
-            visit.call(error)?;
-        }
-        Ok(())
+            state.errors.iter().try_for_each(|(_, error)| visit.call(error))
+        })
     }
 
-    fn __clear__(&self) {
-        self.forget();
+    fn __clear__(&self, py: Python<'_>) {
+        self.forget(py);
     }
 }
 
 impl State {
-    /// Takes out everything that refers to anything, to be dropped when the lock is free again.
+    /// Takes out everything that refers to anything, to be dropped when the state is free again.
     fn emptied(&mut self) -> impl Sized + use<> {
         self.idle.clear();
         (
             std::mem::take(&mut self.results),
-            (std::mem::take(&mut self.lanes), std::mem::take(&mut self.handles)),
+            std::mem::take(&mut self.lanes),
             [self.reader.take(), self.waiter.take(), self.room.take(), self.fatal.take()],
             (std::mem::take(&mut self.errors), self.machine.leftovers().collect::<Vec<_>>()),
         )
@@ -771,10 +775,10 @@ impl Lane {
         let py = slf.py();
         let this = slf.get();
         let window = this.window.get();
-        let handed = window.state().lanes.get_mut(this.id).and_then(|lane| lane.item.take());
+        let handed = window.state(py).lanes.get_mut(this.id).and_then(|lane| lane.item.take());
         match handed {
             Some(item) => Ok(item.into_bound(py)),
-            None if window.wiring.source.is_some() && window.pull() => this.drawn(slf),
+            None if window.wiring.source.is_some() && window.pull(py) => this.drawn(slf),
             None => Ok(slf.as_any().clone()),
         }
     }
@@ -787,7 +791,7 @@ impl Lane {
         let plain = window.wiring.source.is_some();
         let told = window.wiring.release.is_some() || window.wiring.progress.is_some();
         let (due, pulls) = {
-            let mut state = window.state();
+            let mut state = window.state(py);
             let index = state.lanes[this.id].index.take();
             let Some(index) = index else { return Ok(slf.as_any().clone()) };
             state.finished(index, result);
@@ -808,7 +812,7 @@ impl Lane {
     /// (Worker) the exception of its call. False: it ends the worker.
     fn fail(&self, py: Python<'_>, error: Object) -> PyResult<bool> {
         let window = self.window.get();
-        let index = window.state().lanes.get_mut(self.id).and_then(|lane| lane.index.take());
+        let index = window.state(py).lanes.get_mut(self.id).and_then(|lane| lane.index.take());
         let Some(index) = index else { return Ok(false) };
         let go_on = window.settle(py, index, Err(error), Some(self.id))?;
         window.wake(py)?;
@@ -818,11 +822,11 @@ impl Lane {
     /// (Worker) a future, done when there is an item; None: there is nothing more to come.
     fn more<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let window = self.window.get();
-        if window.closed() {
+        if window.closed(py) {
             return Ok(None);
         }
         let future = window.future(py)?;
-        let mut state = window.state();
+        let mut state = window.state(py);
         state.lanes[self.id].waiter = Some(future.clone().unbind());
         state.idle.push(self.id);
         Ok(Some(future))
@@ -842,7 +846,7 @@ impl Lane {
         let Some(source) = &window.wiring.source else { return Ok(slf.as_any().clone()) };
         match source.bind(py).clone().next() {
             Some(Ok(item)) => {
-                let mut state = window.state();
+                let mut state = window.state(py);
                 if let Some(index) = state.pulled() {
                     state.lanes[self.id].index = Some(index);
                     return Ok(item);
