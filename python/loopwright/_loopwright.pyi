@@ -113,6 +113,7 @@ class PriorityQueue(Queue[_T]):
 class LifoQueue(Queue[_T]):
     def __new__(cls, maxsize: float = 0) -> Self: ...
 
+@final
 class CancelToken:
     def __new__(cls) -> Self: ...
     @property
