@@ -2,21 +2,24 @@
 //!
 //! How a wait works, from the leaf up: an object holds a core machine; `op` is one awaited operation on it; when it has
 //! to wait it yields a `fut` to its task and leaves a waker in the machine; an event (a release, a put) returns wakers;
-//! `hub` runs them, all of one turn in one go. Only `aio`, `async_method`, `awaitable` and `gil` have
-//! `unsafe` in them.
+//! `hub` runs them, all of one turn in one go. Only `aio`, `async_method`, `awaitable`,
+//! `gil` and `watchdog` have `unsafe` in them.
 
 mod aio;
 mod args;
 mod async_method;
 mod awaitable;
 mod cancel_token;
+mod cli;
 mod event;
 mod fut;
 mod gil;
+mod guard;
 mod heap;
 mod hub;
 mod lock;
 mod map;
+mod notify;
 mod op;
 mod permits;
 mod queue;
@@ -24,6 +27,7 @@ mod semaphore;
 mod task_group;
 mod timeout;
 mod timers;
+mod watchdog;
 
 #[pyo3::pymodule(gil_used = true)]
 mod _loopwright {
@@ -34,7 +38,11 @@ mod _loopwright {
     #[pymodule_export]
     use crate::cancel_token::CancelToken;
     #[pymodule_export]
+    use crate::cli::{_parse_args, _wraps};
+    #[pymodule_export]
     use crate::event::Event;
+    #[pymodule_export]
+    use crate::guard::TaskFactory;
     #[pymodule_export]
     use crate::lock::Lock;
     #[pymodule_export]
@@ -49,6 +57,8 @@ mod _loopwright {
     use crate::task_group::{TaskGroup, race_group};
     #[pymodule_export]
     use crate::timeout::{Timeout, timeout, timeout_at};
+    #[pymodule_export]
+    use crate::watchdog::Watchdog;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
