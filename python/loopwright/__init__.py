@@ -19,6 +19,7 @@ from loopwright.limits import (
 )
 from loopwright.mapping import AsyncMap, MapError, MapStats, Prefetch, PrefetchStats, amap, gather, prefetch
 from loopwright.queues import LifoQueue, PriorityQueue, Queue, QueueStats
+from loopwright.service import run
 from loopwright.timeouts import Timeout, TimeoutStats, timeout, timeout_at
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "gather",
     "prefetch",
     "race",
+    "run",
     "timeout",
     "timeout_at",
 ]
