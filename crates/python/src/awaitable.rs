@@ -13,6 +13,7 @@
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{NonNull, addr_of_mut, null_mut};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
@@ -23,6 +24,8 @@ use pyo3::pyclass::boolean_struct::True;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 use pyo3::{Borrowed, PyClass, PyClassInitializer, PyTypeInfo};
+
+use crate::gil::GilCell;
 
 /// What one step of an awaitable came to.
 pub enum Step {
@@ -404,6 +407,123 @@ pub fn install_free_list<T: Recycled>(py: Python<'_>) {
 }
 
 // ------------------------------------------------------------------------------------------------ small helpers
+
+// ------------------------------------------------------------------------------------------------ operations
+
+/// A class whose objects come and go with every await: dead ones are kept whole, and a first step that ends at once
+/// skips what PyO3 sets up for a call.
+pub trait Reused: PyClass<Frozen = True> + Sync {
+    /// The class's own place.
+    fn kept() -> &'static Kept;
+    /// Whether the object refers to nothing any more.
+    fn is_spent(&self, py: Python<'_>) -> bool;
+    /// Runs the first step if that ends the await without waiting, without an error, and without running Python code.
+    /// No reference may be dropped but through [`give_up`].
+    fn step_at_once(&self, py: Python<'_>) -> Option<Option<Py<PyAny>>>;
+}
+
+/// Dead objects of one class, complete but for their reference count, and the slots that PyO3 made.
+pub struct Kept {
+    objects: GilCell<Vec<usize>>,
+    slots: OnceLock<(ffi::destructor, ffi::iternextfunc)>,
+}
+
+impl Kept {
+    const MOST: usize = 256;
+
+    /// None yet.
+    #[allow(clippy::new_without_default, reason = "for statics only")]
+    pub const fn new() -> Self {
+        Self { objects: GilCell::new(Vec::new()), slots: OnceLock::new() }
+    }
+}
+
+unsafe extern "C" fn reused_dealloc<T: Reused>(object: *mut ffi::PyObject) {
+    // SAFETY: tp_dealloc of T: called with the GIL, for an object nobody refers to any more. Looking at its contents
+    // makes no reference. One that is kept stays initialised and out of the collector's sight, and gives the reference
+    // to its type back, which `reuse` takes again; any other goes the way that PyO3 made.
+    unsafe {
+        let py = Python::assume_attached();
+        let contents: &T = Borrowed::from_ptr(py, object).cast_unchecked::<T>().get();
+        if contents.is_spent(py) {
+            let mut kept = T::kept().objects.borrow(py);
+            if kept.len() < Kept::MOST {
+                ffi::PyObject_GC_UnTrack(object.cast());
+                kept.push(object as usize);
+                drop(kept);
+                ffi::Py_DECREF(ffi::Py_TYPE(object).cast());
+                return;
+            }
+        }
+        if let Some((dealloc, _)) = T::kept().slots.get() {
+            dealloc(object);
+        }
+    }
+}
+
+/// One of the kept objects, spent as it is, to be filled anew.
+#[inline]
+pub fn reuse<T: Reused>(py: Python<'_>) -> Option<Bound<'_, T>> {
+    let object = T::kept().objects.borrow(py).pop()? as *mut ffi::PyObject;
+    // SAFETY: only `reused_dealloc` puts objects there, each once: whole instances of T without a reference to them.
+    // PyObject_Init gives this one the first and takes a reference to the type.
+    unsafe {
+        ffi::PyObject_Init(object, T::type_object_raw(py));
+        ffi::PyObject_GC_Track(object.cast());
+        Some(Bound::from_owned_ptr(py, object).cast_into_unchecked())
+    }
+}
+
+unsafe extern "C" fn next_at_once<T: Reused>(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: tp_iternext of T: called with the GIL and a live instance. `step_at_once` drops no reference that PyO3
+    // would have to know the thread for; a panic stays inside. `value` is handed over as `answer` does it.
+    unsafe {
+        let py = Python::assume_attached();
+        let wanted = value_wanted();
+        let contents: &T = Borrowed::from_ptr(py, slf).cast_unchecked::<T>().get();
+        match catch_unwind(AssertUnwindSafe(|| contents.step_at_once(py))) {
+            Ok(Some(None)) => null_mut(),
+            Ok(Some(Some(value))) => {
+                if wanted {
+                    VALUE.store(value.into_ptr(), Ordering::Relaxed);
+                } else if value.is_none(py) {
+                    give_up(py, value);
+                } else if let Err(error) = raise_stop(py, value) {
+                    error.restore(py);
+                }
+                null_mut()
+            }
+            Ok(None) | Err(_) => {
+                VALUE_WANTED.store(wanted, Ordering::Relaxed);
+                match T::kept().slots.get() {
+                    Some((_, next)) => next(slf),
+                    None => null_mut(),
+                }
+            }
+        }
+    }
+}
+
+/// Drops a reference where PyO3 does not know that the thread is attached.
+#[inline]
+pub fn give_up<T>(_py: Python<'_>, reference: Py<T>) {
+    // SAFETY: the token is proof of the GIL, and the reference was this one's own.
+    unsafe { ffi::Py_DECREF(reference.into_ptr()) };
+}
+
+/// Gives a finished PyO3 class these ways. Call it after [`install_slots`].
+pub fn install_reuse<T: Reused>(py: Python<'_>) {
+    let kind = T::type_object_raw(py);
+    // SAFETY: as in `install_slots`; the class cannot be subclassed, so every object is of this very type.
+    unsafe {
+        if let (Some(dealloc), Some(next)) = ((*kind).tp_dealloc, (*kind).tp_iternext)
+            && T::kept().slots.set((dealloc, next)).is_ok()
+        {
+            (*kind).tp_dealloc = Some(reused_dealloc::<T>);
+            (*kind).tp_iternext = Some(next_at_once::<T>);
+        }
+    }
+}
 
 /// A new object of a [`Recycled`] class, seen by the collector.
 ///

@@ -67,7 +67,7 @@ mod _loopwright {
         crate::awaitable::init(py)?;
         crate::awaitable::install_slots::<crate::op::Op>(py);
         crate::awaitable::install_slots::<crate::timeout::Enter>(py);
-        crate::awaitable::install_free_list::<crate::op::Op>(py);
+        crate::awaitable::install_reuse::<crate::op::Op>(py);
         crate::awaitable::install_free_list::<crate::timeout::Enter>(py);
         crate::awaitable::install_free_list::<crate::timeout::Timeout>(py);
         crate::awaitable::install_free_list::<crate::fut::Fut>(py);

@@ -17,7 +17,7 @@ use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning};
 use pyo3::prelude::*;
 
 use crate::aio;
-use crate::awaitable::{self, FreeList, Recycled, Step};
+use crate::awaitable::{self, Kept, Reused, Step};
 use crate::cancel_token::WaitToken;
 use crate::event::WaitEvent;
 use crate::fut::Fut;
@@ -117,6 +117,12 @@ pub trait Operation {
         Ok(Thrown::Raise)
     }
 
+    /// As [`attempt`](Self::attempt), where that ends the operation, raises nothing and runs no Python code; else None
+    /// and no effect. Drops no reference.
+    fn at_once(&mut self, _py: Python<'_>) -> Option<Value> {
+        None
+    }
+
     /// Visits what the operation refers to.
     ///
     /// # Errors
@@ -202,8 +208,14 @@ impl Op {
     /// An operation that has not started.
     #[inline]
     pub fn new(py: Python<'_>, kind: Kind) -> PyResult<Py<Self>> {
-        let state = State { kind: Some(kind), stage: Stage::Unstarted };
-        awaitable::new_recycled(py, Self(GilCell::new(state))).map(Bound::unbind)
+        if let Some(op) = awaitable::reuse::<Self>(py) {
+            let mut state = op.get().0.borrow(py);
+            state.kind = Some(kind);
+            state.stage = Stage::Unstarted;
+            drop(state);
+            return Ok(op.unbind());
+        }
+        Py::new(py, Self(GilCell::new(State { kind: Some(kind), stage: Stage::Unstarted })))
     }
 
     /// For messages: `Queue.put`.
@@ -296,10 +308,40 @@ impl Op {
     }
 }
 
-impl Recycled for Op {
-    fn free_list() -> &'static FreeList {
-        static LIST: FreeList = FreeList::new();
-        &LIST
+impl Reused for Op {
+    fn kept() -> &'static Kept {
+        static KEPT: Kept = Kept::new();
+        &KEPT
+    }
+
+    #[inline]
+    fn is_spent(&self, py: Python<'_>) -> bool {
+        let op = self.0.borrow(py);
+        op.kind.is_none() && matches!(op.stage, Stage::Finished)
+    }
+
+    #[inline]
+    fn step_at_once(&self, py: Python<'_>) -> Option<Value> {
+        let mut op = self.0.borrow(py);
+        if !matches!(op.stage, Stage::Unstarted) {
+            return None;
+        }
+        let value = match &mut op.kind {
+            Some(Kind::Acquire(acquire)) => acquire.at_once(py),
+            Some(Kind::Get(get)) => get.at_once(py),
+            Some(Kind::Put(put)) => put.at_once(py),
+            _ => None,
+        }?;
+        op.stage = Stage::Finished;
+        let kind = op.kind.take();
+        drop(op);
+        match kind {
+            Some(Kind::Acquire(acquire)) => acquire.give_up(py),
+            Some(Kind::Get(get)) => get.give_up(py),
+            Some(Kind::Put(put)) => put.give_up(py),
+            _ => {}
+        }
+        Some(value)
     }
 }
 

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::args;
-use crate::awaitable::{Cached, CachesMethods, FastWith, Ready, SlowWith, Which};
+use crate::awaitable::{self, Cached, CachesMethods, FastWith, Ready, SlowWith, Which};
 use crate::gil::{GilCell, GilRef};
 use crate::hub::{Binding, Hub, Origin};
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Value, Waker};
@@ -285,6 +285,11 @@ impl Acquire {
         Op::new(permits.py(), Kind::Acquire(Self { permits: permits.clone().unbind(), n, name, answers }))
     }
 
+    /// Drops its references, see [`awaitable::give_up`].
+    pub fn give_up(self, py: Python<'_>) {
+        awaitable::give_up(py, self.permits);
+    }
+
     fn answer(&self, py: Python<'_>) -> Value {
         self.answers.then(|| true.into_pyobject(py).map(|yes| yes.to_owned().into_any().unbind()).ok()).flatten()
     }
@@ -293,6 +298,10 @@ impl Acquire {
 impl Operation for Acquire {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn at_once(&mut self, py: Python<'_>) -> Option<Value> {
+        self.permits.get().0.borrow(py).take(self.n).then(|| self.answer(py))
     }
 
     fn attempt(&mut self, py: Python<'_>) -> PyResult<Option<Value>> {

@@ -20,6 +20,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyTuple, PyType};
 
 use crate::aio;
+use crate::awaitable;
 use crate::gil::{GilCell, GilRef};
 use crate::heap;
 use crate::hub::{Binding, Hub, Origin};
@@ -979,7 +980,33 @@ pub struct Put {
     item: Option<Py<PyAny>>,
 }
 
+impl Put {
+    /// Drops its references, see [`awaitable::give_up`].
+    pub fn give_up(self, py: Python<'_>) {
+        awaitable::give_up(py, self.queue);
+        if let Some(item) = self.item {
+            awaitable::give_up(py, item);
+        }
+    }
+}
+
 impl Operation for Put {
+    #[inline]
+    fn at_once(&mut self, py: Python<'_>) -> Option<Value> {
+        let mut queue = self.queue.get().0.borrow(py);
+        let queue = &mut *queue;
+        let Store::Deque(items) = &mut queue.store else { return None };
+        if queue.machine.getters() + queue.machine.putters() > 0 || self.item.is_none() {
+            return None;
+        }
+        let slot = queue.machine.try_put().ok()?;
+        items.extend(self.item.take());
+        queue.put += 1;
+        let wakes = queue.machine.put_done(slot);
+        debug_assert!(wakes.is_empty(), "nobody stands in line");
+        Some(None)
+    }
+
     fn name(&self) -> &'static str {
         self.flavour.named(["Queue.put", "PriorityQueue.put", "LifoQueue.put"])
     }
@@ -1054,7 +1081,30 @@ impl Get {
     }
 }
 
+impl Get {
+    /// Drops its references, see [`awaitable::give_up`].
+    pub fn give_up(self, py: Python<'_>) {
+        awaitable::give_up(py, self.queue);
+    }
+}
+
 impl Operation for Get {
+    #[inline]
+    fn at_once(&mut self, py: Python<'_>) -> Option<Value> {
+        let mut queue = self.queue.get().0.borrow(py);
+        let queue = &mut *queue;
+        let Store::Deque(items) = &mut queue.store else { return None };
+        if queue.machine.getters() + queue.machine.putters() > 0 || items.is_empty() {
+            return None;
+        }
+        let claim = queue.machine.try_get().ok()?;
+        let item = items.pop_front();
+        queue.got += 1;
+        let wakes = queue.machine.get_done(claim);
+        debug_assert!(wakes.is_empty(), "nobody stands in line");
+        item.map(Some)
+    }
+
     fn name(&self) -> &'static str {
         let names = if self.iterates {
             ["Queue.__anext__", "PriorityQueue.__anext__", "LifoQueue.__anext__"]
