@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from loopwright import _interpreter as _interpreter  # first: it refuses what the extension would crash on
 from loopwright._loopwright import __version__
-from loopwright.cancellation import CancelToken, CancelTokenStats
-from loopwright.errors import CallCancelled, GroupFull, LoopMismatch, LoopwrightError, QueueShutDown, TokenCancelled
+from loopwright.background import Background, BackgroundStats, Restart
+from loopwright.cancellation import CancelToken, CancelTokenStats, finish
+from loopwright.errors import (
+    CallCancelled,
+    FinishTimeout,
+    GroupFull,
+    LoopMismatch,
+    LoopwrightError,
+    QueueShutDown,
+    TokenCancelled,
+)
 from loopwright.groups import TaskGroup, TaskGroupStats, race
 from loopwright.limits import (
     BoundedSemaphore,
@@ -24,12 +33,15 @@ from loopwright.timeouts import Timeout, TimeoutStats, timeout, timeout_at
 
 __all__ = [
     "AsyncMap",
+    "Background",
+    "BackgroundStats",
     "BoundedSemaphore",
     "CallCancelled",
     "CancelToken",
     "CancelTokenStats",
     "Event",
     "EventStats",
+    "FinishTimeout",
     "GroupFull",
     "LifoQueue",
     "Lock",
@@ -45,6 +57,7 @@ __all__ = [
     "Queue",
     "QueueShutDown",
     "QueueStats",
+    "Restart",
     "Semaphore",
     "SemaphoreStats",
     "TaskGroup",
@@ -54,6 +67,7 @@ __all__ = [
     "TokenCancelled",
     "__version__",
     "amap",
+    "finish",
     "gather",
     "prefetch",
     "race",

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 __all__ = [
     "CallCancelled",
+    "FinishTimeout",
     "GroupFull",
     "LoopMismatch",
     "LoopwrightError",
@@ -24,6 +25,10 @@ __all__ = [
 
 class LoopwrightError(Exception):
     """Root of every error that Loopwright raises on purpose."""
+
+
+class FinishTimeout(LoopwrightError, TimeoutError):
+    """The coroutine of ``finish(coro, timeout=...)`` did not end in time and was cancelled."""
 
 
 class LoopMismatch(LoopwrightError, RuntimeError):
@@ -75,7 +80,7 @@ class MapError(LoopwrightError, ExceptionGroup[Exception]):
 
 
 class GroupFull(LoopwrightError, RuntimeError):
-    """``TaskGroup.create_task`` was called while ``limit`` tasks are alive; ``spawn`` waits instead."""
+    """``TaskGroup.create_task`` or ``Background.spawn`` was called while ``limit`` tasks are alive."""
 
 
 if sys.version_info >= (3, 13):

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from loopwright._arguments import Unstarted, coroutines
 from loopwright._loopwright import TaskGroup, _race_group
 
 __all__ = ["TaskGroup", "TaskGroupStats", "race"]
@@ -36,35 +37,6 @@ class TaskGroupStats:
     """``exiting``: the block's body has ended, its tasks have not. ``cancelling``: they have been told to."""
 
 
-class Unstarted:
-    """Coroutines that nobody has started. Those nobody ever does are closed, not left to warn."""
-
-    __slots__ = ("_coroutines",)
-
-    def __init__(self, coroutines: tuple[Coroutine[Any, Any, Any], ...]) -> None:
-        self._coroutines = coroutines
-
-    def take(self) -> tuple[Coroutine[Any, Any, Any], ...]:
-        """Hands them over to whoever starts them."""
-        coroutines, self._coroutines = self._coroutines, ()
-        return coroutines
-
-    def __del__(self) -> None:
-        for coroutine in self._coroutines:
-            coroutine.close()
-
-
-def check_coroutines(name: str, given: tuple[object, ...]) -> Unstarted:
-    """Takes coroutines at the door of ``name``; when one of the arguments is none, closes the others and raises."""
-    coroutines = tuple(item for item in given if asyncio.iscoroutine(item))
-    unstarted = Unstarted(coroutines)
-    if len(coroutines) < len(given):
-        wrong = next(item for item in given if not asyncio.iscoroutine(item))
-        hint = "call it" if inspect.iscoroutinefunction(wrong) else "wrap it in an `async def`"
-        raise TypeError(f"{name} takes coroutines, got {wrong!r}: {hint}")
-    return unstarted
-
-
 def race(*coros: Coroutine[Any, Any, _T]) -> Coroutine[Any, Any, _T]:
     """Runs coroutines against each other: the first that succeeds wins, the others are cancelled and awaited.
 
@@ -85,7 +57,7 @@ def race(*coros: Coroutine[Any, Any, _T]) -> Coroutine[Any, Any, _T]:
     loop's exception handler. ``KeyboardInterrupt`` and ``SystemExit`` end the race at once and are raised as they are.
     Coroutines that were never started, because the race itself was cancelled before it began, are closed.
     """
-    unstarted = check_coroutines("race()", coros)
+    unstarted = coroutines(coros, "race()")
     if not coros:
         raise ValueError("race() needs at least one coroutine: nobody can win an empty race")
     return _race(unstarted)

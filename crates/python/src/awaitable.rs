@@ -577,10 +577,25 @@ pub fn call_with_context<'py, const N: usize>(
     static NAMES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
     let py = function.py();
     let names = NAMES.get_or_try_init(py, || PyTuple::new(py, [intern!(py, "context")]).map(Bound::unbind))?;
-    // A free slot in front of the arguments (a bound method puts its self there), the context behind them.
+    call_with_keyword(function, arguments, names.bind(py), context)
+}
+
+/// `function(*arguments, name=value)`, where `names` is the tuple of that one name.
+///
+/// # Errors
+/// What the function raises.
+pub fn call_with_keyword<'py, const N: usize>(
+    function: &Bound<'py, PyAny>,
+    arguments: [&Bound<'py, PyAny>; N],
+    names: &Bound<'py, PyTuple>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = function.py();
+    debug_assert_eq!(names.len(), 1);
+    // A free slot in front of the arguments (a bound method puts its self there), the value behind them.
     let mut slots = [null_mut(); 6];
     const { assert!(N + 2 <= 6) };
-    for (slot, argument) in slots[1..].iter_mut().zip(arguments.iter().chain([&context])) {
+    for (slot, argument) in slots[1..].iter_mut().zip(arguments.iter().chain([&value])) {
         *slot = argument.as_ptr();
     }
     // SAFETY: `slots[1..]` holds N arguments and one keyword value, all alive through the call; the offset flag allows

@@ -28,6 +28,8 @@ struct Entered {
     event_loop: Py<PyAny>,
     /// `event_loop.create_task`
     create_task: Py<PyAny>,
+    /// Whether that is asyncio's own and can be done without its Python frame.
+    plain: bool,
     parent: Py<PyAny>,
     /// `self._on_task_done`
     on_done: Py<PyAny>,
@@ -135,10 +137,12 @@ impl TaskGroup {
             )));
         };
         let context = hub.get().context(py).unbind();
+        let create_task = event_loop.getattr(intern!(py, "create_task"))?;
         let entered = Entered {
             context,
+            plain: aio::makes_plain_tasks(&create_task),
             hub,
-            create_task: event_loop.getattr(intern!(py, "create_task"))?.unbind(),
+            create_task: create_task.unbind(),
             event_loop: event_loop.unbind(),
             parent: parent.unbind(),
             on_done: slf.getattr(intern!(py, "_on_task_done"))?.unbind(),
@@ -193,15 +197,19 @@ impl TaskGroup {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         // No borrow is held while the loop makes the task: an eager one runs user code there.
-        let (create_task, own_context) = {
+        let (create_task, plain, own_context) = {
             let group = slf.get().0.borrow(py);
             let Some(entered) = &group.entered else {
                 return Err(PyRuntimeError::new_err("TaskGroup has not been entered"));
             };
-            (entered.create_task.clone_ref(py), group.context.as_ref().map(|context| context.clone_ref(py)))
+            let plain = entered.plain.then(|| entered.event_loop.bind(py).clone());
+            (entered.create_task.clone_ref(py), plain, group.context.as_ref().map(|context| context.clone_ref(py)))
         };
         let task = match (kwargs, own_context) {
-            (None, None) => create_task.bind(py).call1((coroutine,))?,
+            (None, None) => {
+                let plain = plain.map_or(Ok(None), |event_loop| aio::plain_task(&event_loop, coroutine))?;
+                plain.map_or_else(|| create_task.bind(py).call1((coroutine,)), Ok)?
+            }
             (kwargs, None) => create_task.bind(py).call((coroutine,), kwargs)?,
             (kwargs, Some(context)) => {
                 let kwargs = kwargs.map_or_else(|| Ok(PyDict::new(py)), |kwargs| kwargs.copy())?;
@@ -277,8 +285,8 @@ impl TaskGroup {
                 let name = task.call_method0(intern!(py, "get_name"))?;
                 let error = aio::loopwright_error(
                     py,
-                    "LoopwrightError",
-                    format!("a coroutine of race() was cancelled by somebody else than the race: {name}"),
+                    "CallCancelled",
+                    format!("a coroutine of race() was cancelled, and not by the race: {name}"),
                 );
                 return Ok(Ended::Failed(error.into_value(py).into_any()));
             }
