@@ -58,6 +58,12 @@ fn cached_hub(py: Python<'_>, key: &Bound<'_, PyAny>) -> Option<Py<Hub>> {
     })
 }
 
+/// Whether this thread met this hub last: then it is the running loop's, unless the thread has changed loops since.
+#[inline]
+pub fn met_last(hub: &Py<Hub>) -> bool {
+    CACHED.with_borrow(|cached| cached.as_ref().is_some_and(|cached| cached.hub.is(hub)))
+}
+
 /// The hub of the running loop, made on first use.
 ///
 /// # Errors
@@ -222,7 +228,14 @@ pub fn current_task<'py>(event_loop: &Bound<'py, PyAny>) -> PyResult<Option<Boun
 /// `AttributeError` for a task class from before Python 3.11.
 #[inline]
 pub fn cancelling(task: &Bound<'_, PyAny>) -> PyResult<isize> {
-    task.call_method0(intern!(task.py(), "cancelling"))?.extract()
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = task.py();
+    if task.is_exact_instance(CLASS.import(py, "asyncio", "Task")?) {
+        let method = METHOD.get_or_try_init(py, || Ok::<_, PyErr>(task.get_type().getattr("cancelling")?.unbind()))?;
+        return method.bind(py).call1((task,))?.extract();
+    }
+    task.call_method0(intern!(py, "cancelling"))?.extract()
 }
 
 /// Calls with keywords, without a dict: the last arguments are those of `names`.

@@ -44,6 +44,11 @@ pub fn permits(given: Option<&Bound<'_, PyAny>>, what: &str) -> PyResult<u64> {
 /// `TypeError` for anything but a number (a bool is not meant as one), `ValueError` for NaN.
 #[inline]
 pub fn seconds(given: &Bound<'_, PyAny>, what: &str) -> PyResult<f64> {
+    if given.is_exact_instance_of::<PyInt>()
+        && let Ok(seconds) = given.extract::<i32>()
+    {
+        return Ok(f64::from(seconds)); // PyFloat_AsDouble would make a float object
+    }
     let seconds = match given.cast_exact::<PyFloat>() {
         Ok(float) => float.value(),
         Err(_) => number(given, what)?,

@@ -66,9 +66,8 @@ mod _loopwright {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::awaitable::init(py)?;
         crate::awaitable::install_slots::<crate::op::Op>(py);
-        crate::awaitable::install_slots::<crate::timeout::Enter>(py);
+        crate::awaitable::install_slots::<crate::timeout::Timeout>(py);
         crate::awaitable::install_reuse::<crate::op::Op>(py);
-        crate::awaitable::install_free_list::<crate::timeout::Enter>(py);
         crate::awaitable::install_free_list::<crate::timeout::Timeout>(py);
         crate::awaitable::install_free_list::<crate::fut::Fut>(py);
         crate::awaitable::install_fast_with::<crate::permits::Permits>(py)?;

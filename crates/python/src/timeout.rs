@@ -46,15 +46,31 @@ pub struct Timeout(GilCell<State>);
 
 struct State {
     phase: Phase,
+    entering: Entering,
     when: Option<f64>,
     /// What `timeout` was given, for the message; None: an absolute time.
     delay: Option<f64>,
-    /// The time when it was made: saves a look at the clock when it is entered. None: not known.
-    made: Option<f64>,
+    /// Where and when it was made: saves a look around when it is entered. None: not known any more.
+    made: Option<Made>,
     /// `task.cancelling()` when it was entered: more at the end means that somebody else wants the task to end.
     cancelling: isize,
     key: Option<Key>,
     entered: Option<Entered>,
+}
+
+/// How far the await of `__aenter__()` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entering {
+    No,
+    Called,
+    /// It gave the loop a turn.
+    Yielded,
+}
+
+/// The hub of the loop that ran when a timeout was made, and the time.
+struct Made {
+    hub: Py<Hub>,
+    at: f64,
 }
 
 /// What it refers to while it is entered.
@@ -99,7 +115,7 @@ pub fn timeout<'py>(delay: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Timeout>> 
     }
     let delay = args::seconds(delay, "timeout(delay=...)")?;
     let now = Hub::now(hub.bind(py))?;
-    Timeout::make(py, Some(now + delay), Some(delay), Some(now))
+    Timeout::make(py, Some(now + delay), Some(delay), Some(Made { hub, at: now }))
 }
 
 /// timeout_at(when)
@@ -130,24 +146,45 @@ impl Recycled for Timeout {
 
 impl Timeout {
     #[inline]
-    fn make(py: Python<'_>, when: Option<f64>, delay: Option<f64>, made: Option<f64>) -> PyResult<Bound<'_, Self>> {
-        let state = State { phase: Phase::Created, when, delay, made, cancelling: 0, key: None, entered: None };
+    fn make(py: Python<'_>, when: Option<f64>, delay: Option<f64>, made: Option<Made>) -> PyResult<Bound<'_, Self>> {
+        let entering = Entering::No;
+        let state =
+            State { phase: Phase::Created, entering, when, delay, made, cancelling: 0, key: None, entered: None };
         awaitable::new_recycled(py, Self(GilCell::new(state)))
+    }
+
+    /// A step of the await of `__aenter__()`.
+    #[inline]
+    fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
+        let py = slf.py();
+        let entering = std::mem::replace(&mut slf.get().0.borrow(py).entering, Entering::No);
+        if entering == Entering::No {
+            return Err(PyRuntimeError::new_err("a Timeout is entered, not awaited: use `async with timeout(...)`"));
+        }
+        if Self::enter(slf, entering == Entering::Called)? {
+            return Ok(Step::Return(Some(slf.clone().into_any().unbind())));
+        }
+        // A bare yield: the task comes back in the next turn, or its cancel does.
+        slf.get().0.borrow(py).entering = Entering::Yielded;
+        Ok(Step::Yield(py.None()))
     }
 
     /// Starts the clock. `Ok(false)`: a cancel of the task is under way; let the loop deliver it first.
     fn enter(slf: &Bound<'_, Self>, may_yield: bool) -> PyResult<bool> {
         let py = slf.py();
         let (phase, when, made) = {
-            let timeout = slf.get().0.borrow(py);
-            (timeout.phase, timeout.when, timeout.made)
+            let mut timeout = slf.get().0.borrow(py);
+            (timeout.phase, timeout.when, timeout.made.take())
         };
         if phase != Phase::Created {
             return Err(PyRuntimeError::new_err(
                 "Timeout has already been entered: make a new one for each `async with`",
             ));
         }
-        let hub = aio::hub(py)?;
+        let (hub, made) = match made {
+            Some(Made { hub, at }) if aio::met_last(&hub) => (hub, Some(at)),
+            _ => (aio::hub(py)?, None),
+        };
         let hub = hub.bind(py);
         let task = Hub::current_task(hub, "Timeout")?;
         let cancelling = aio::cancelling(&task)?;
@@ -156,15 +193,12 @@ impl Timeout {
         }
         let key = match when {
             Some(when) => {
-                let now = match made {
-                    Some(made) if may_yield => made,
-                    _ => Hub::now(hub)?,
-                };
+                let now = made.map_or_else(|| Hub::now(hub), Ok)?;
                 Some(Hub::add_deadline(hub, when, now, Deadline::Timeout(slf.clone().unbind()))?)
             }
             None => None,
         };
-        let outer = hub.get().timers(py).set_innermost(&task, Some(slf.clone().unbind()));
+        let outer = hub.get().timers(py).nest(&task, slf.clone().unbind());
         let mut timeout = slf.get().0.borrow(py);
         timeout.phase = Phase::Entered;
         timeout.cancelling = cancelling;
@@ -198,16 +232,14 @@ impl Timeout {
         let py = slf.py();
         let Entered { hub, task, outer } = entered;
         let (hub, task) = (hub.bind(py), task.bind(py));
-        let mut timers = hub.get().timers(py);
-        if timers.innermost(task).is_some_and(|innermost| innermost.is(slf)) {
-            let own = timers.set_innermost(task, outer);
-            drop(timers);
-            drop(own);
-            return;
+        let unnested = hub.get().timers(py).unnest(task, slf, outer);
+        match unnested {
+            Ok(own) => drop(own),
+            Err(outer) => {
+                let innermost = hub.get().timers(py).innermost(task);
+                Self::unlink_from_the_middle(slf, innermost, outer);
+            }
         }
-        let innermost = timers.innermost(task).map(|innermost| innermost.clone_ref(py));
-        drop(timers);
-        Self::unlink_from_the_middle(slf, innermost, outer);
     }
 
     /// Blocks that end out of order: a generator that is closed late, say.
@@ -310,9 +342,19 @@ impl Expired {
 
 #[pymethods]
 impl Timeout {
-    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Enter>> {
-        let state = Entering { timeout: Some(slf.clone().unbind()), yielded: false };
-        awaitable::new_recycled(slf.py(), Enter(GilCell::new(state)))
+    /// Nothing happens before it is awaited. What is to be awaited is the timeout itself: one object less.
+    fn __aenter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf.0.borrow(slf.py()).entering = Entering::Called;
+        slf
+    }
+
+    fn __await__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
+        let value_wanted = awaitable::value_wanted();
+        awaitable::answer(slf.py(), Self::step(slf)?, value_wanted)
     }
 
     fn __aexit__(
@@ -466,6 +508,9 @@ impl Timeout {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.0.traverse(&visit, |timeout| {
+            if let Some(made) = &timeout.made {
+                visit.call(&made.hub)?;
+            }
             let Some(entered) = &timeout.entered else { return Ok(()) };
             visit.call(&entered.hub)?;
             visit.call(&entered.task)?;
@@ -474,95 +519,10 @@ impl Timeout {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let cleared = self.0.borrow(py).entered.take();
+        let cleared = {
+            let mut timeout = self.0.borrow(py);
+            (timeout.made.take(), timeout.entered.take())
+        };
         drop(cleared);
-    }
-}
-
-/// What `Timeout.__aenter__()` gives to await. Nothing happens before it is awaited.
-#[pyclass(module = "loopwright._loopwright", name = "_Enter", frozen)]
-pub struct Enter(GilCell<Entering>);
-
-struct Entering {
-    /// None once it is over.
-    timeout: Option<Py<Timeout>>,
-    yielded: bool,
-}
-
-impl Recycled for Enter {
-    fn free_list() -> &'static FreeList {
-        static LIST: FreeList = FreeList::new();
-        &LIST
-    }
-}
-
-impl Enter {
-    fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
-        let py = slf.py();
-        let (timeout, yielded) = {
-            let mut enter = slf.get().0.borrow(py);
-            (enter.timeout.take(), enter.yielded)
-        };
-        let Some(timeout) = timeout else {
-            return Err(PyRuntimeError::new_err("cannot reuse __aenter__() of a Timeout that was awaited already"));
-        };
-        if Timeout::enter(timeout.bind(py), !yielded)? {
-            return Ok(Step::Return(Some(timeout.into_any())));
-        }
-        // A bare yield: the task comes back in the next turn, or its cancel does.
-        *slf.get().0.borrow(py) = Entering { timeout: Some(timeout), yielded: true };
-        Ok(Step::Yield(py.None()))
-    }
-
-    fn end(&self, py: Python<'_>) {
-        let ended = self.0.borrow(py).timeout.take();
-        drop(ended);
-    }
-}
-
-#[pymethods]
-impl Enter {
-    fn __await__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        slf
-    }
-
-    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
-        slf
-    }
-
-    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
-        let value_wanted = awaitable::value_wanted();
-        awaitable::answer(slf.py(), Self::step(slf)?, value_wanted)
-    }
-
-    fn send(slf: &Bound<'_, Self>, _value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        awaitable::answer_send(slf.py(), Self::step(slf)?)
-    }
-
-    #[pyo3(signature = (error, value = None, traceback = None))]
-    fn throw(
-        &self,
-        error: &Bound<'_, PyAny>,
-        value: Option<&Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        self.end(error.py());
-        Err(aio::thrown(error, value, traceback))
-    }
-
-    fn close(&self, py: Python<'_>) {
-        self.end(py);
-    }
-
-    fn __repr__(&self) -> &'static str {
-        "<Timeout.__aenter__>"
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.0.traverse(&visit, |enter| enter.timeout.as_ref().map_or(Ok(()), |timeout| visit.call(timeout)))
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self.end(py);
     }
 }

@@ -5,6 +5,7 @@
 //! means, see [`Timeout::expire`] and [`Fut::wake`].
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use loopwright_core::deadlines::{Alarm, Arm, Deadlines, Key};
@@ -83,19 +84,34 @@ impl Timers {
         })
     }
 
-    /// The innermost timeout of a task.
-    pub fn innermost(&self, task: &Bound<'_, PyAny>) -> Option<&Py<Timeout>> {
-        self.innermost.get(&(task.as_ptr() as usize))
+    /// Makes `timeout` the innermost of a task. Gives back the one that was.
+    #[must_use = "it is the one around it now"]
+    pub fn nest(&mut self, task: &Bound<'_, PyAny>, timeout: Py<Timeout>) -> Option<Py<Timeout>> {
+        self.innermost.insert(task.as_ptr() as usize, timeout)
     }
 
-    /// Makes `timeout` the innermost of a task, or says that there is none. Gives back the one that was.
-    #[must_use = "drop it when no borrow is held"]
-    pub fn set_innermost(&mut self, task: &Bound<'_, PyAny>, timeout: Option<Py<Timeout>>) -> Option<Py<Timeout>> {
-        let address = task.as_ptr() as usize;
-        match timeout {
-            Some(timeout) => self.innermost.insert(address, timeout),
-            None => self.innermost.remove(&address),
+    /// `timeout` ends: if it is the innermost of a task, the one around it becomes that.
+    ///
+    /// # Errors
+    /// Gives `outer` back when `timeout` is not the innermost.
+    pub fn unnest(
+        &mut self,
+        task: &Bound<'_, PyAny>,
+        timeout: &Bound<'_, Timeout>,
+        outer: Option<Py<Timeout>>,
+    ) -> Result<Py<Timeout>, Option<Py<Timeout>>> {
+        match self.innermost.entry(task.as_ptr() as usize) {
+            Entry::Occupied(mut innermost) if innermost.get().is(timeout) => Ok(match outer {
+                Some(outer) => innermost.insert(outer),
+                None => innermost.remove(),
+            }),
+            _ => Err(outer),
         }
+    }
+
+    /// The innermost timeout of a task.
+    pub fn innermost(&self, task: &Bound<'_, PyAny>) -> Option<Py<Timeout>> {
+        self.innermost.get(&(task.as_ptr() as usize)).map(|timeout| timeout.clone_ref(task.py()))
     }
 
     /// Live deadlines.
