@@ -182,19 +182,18 @@ impl Timeout {
             ));
         }
         let (hub, made) = match made {
-            Some(Made { hub, at }) if aio::met_last(&hub) => (hub, Some(at)),
-            _ => (aio::hub(py)?, None),
+            Some(Made { hub, at }) if aio::met_last(&hub) => (hub.into_bound(py), Some(at)),
+            _ => (aio::hub(py)?.into_bound(py), None),
         };
-        let hub = hub.bind(py);
-        let task = Hub::current_task(hub, "Timeout")?;
+        let task = Hub::current_task(&hub, "Timeout")?;
         let cancelling = aio::cancelling(&task)?;
         if cancelling > 0 && may_yield {
             return Ok(false);
         }
         let key = match when {
             Some(when) => {
-                let now = made.map_or_else(|| Hub::now(hub), Ok)?;
-                Some(Hub::add_deadline(hub, when, now, Deadline::Timeout(slf.clone().unbind()))?)
+                let now = made.map_or_else(|| Hub::now(&hub), Ok)?;
+                Some(Hub::add_deadline(&hub, when, now, Deadline::Timeout(slf.clone().unbind()))?)
             }
             None => None,
         };
@@ -203,7 +202,7 @@ impl Timeout {
         timeout.phase = Phase::Entered;
         timeout.cancelling = cancelling;
         timeout.key = key;
-        timeout.entered = Some(Entered { hub: hub.clone().unbind(), task: task.unbind(), outer });
+        timeout.entered = Some(Entered { hub: hub.unbind(), task: task.unbind(), outer });
         Ok(true)
     }
 
@@ -226,20 +225,28 @@ impl Timeout {
         Ok(())
     }
 
-    /// Takes this timeout out of its task's chain of nested ones.
+    /// Takes this timeout out of the heap, and out of its task's chain of nested ones.
     #[inline]
-    fn unlink(slf: &Bound<'_, Self>, entered: Entered) {
+    fn leave<'py>(slf: &Bound<'py, Self>, entered: Entered, key: Option<Key>) -> Bound<'py, PyAny> {
+        // References are given up as `Bound` here: `Py` asks each time whether the thread is attached.
         let py = slf.py();
         let Entered { hub, task, outer } = entered;
-        let (hub, task) = (hub.bind(py), task.bind(py));
-        let unnested = hub.get().timers(py).unnest(task, slf, outer);
+        let (hub, task) = (hub.into_bound(py), task.into_bound(py));
+        if let Some(key) = key {
+            match Hub::remove_deadline(&hub, key) {
+                Some(Deadline::Timeout(own)) => own.drop_ref(py),
+                other => drop(other),
+            }
+        }
+        let unnested = hub.get().timers(py).unnest(&task, slf, outer);
         match unnested {
-            Ok(own) => drop(own),
+            Ok(own) => own.drop_ref(py),
             Err(outer) => {
-                let innermost = hub.get().timers(py).innermost(task);
+                let innermost = hub.get().timers(py).innermost(&task);
                 Self::unlink_from_the_middle(slf, innermost, outer);
             }
         }
+        task
     }
 
     /// Blocks that end out of order: a generator that is closed late, say.
@@ -385,16 +392,9 @@ impl Timeout {
             (timeout.entered.take(), timeout.key.take(), expired)
         };
         let Some(entered) = entered else { return Ok(Ready::get(py)) };
-        if let Some(key) = key {
-            drop(Hub::remove_deadline(entered.hub.bind(py), key));
-        }
-        match expired {
-            None => Self::unlink(slf, entered),
-            Some(expired) => {
-                let task = entered.task.clone_ref(py);
-                Self::unlink(slf, entered);
-                expired.end(task.bind(py), kind, error)?;
-            }
+        let task = Self::leave(slf, entered, key);
+        if let Some(expired) = expired {
+            expired.end(&task, kind, error)?;
         }
         Ok(Ready::get(py))
     }
