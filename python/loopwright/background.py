@@ -196,9 +196,7 @@ class Background:
             policy = _policy(restart)
             if is_coroutine and (args or kwargs or policy is not None):
                 what = "restart" if policy is not None else "arguments"
-                raise TypeError(
-                    f"Background.spawn: {what} for a coroutine make no sense: pass the function, got {fn!r}"
-                )
+                raise TypeError(f"Background.spawn: no {what} for a coroutine, pass the function: got {fn!r}")
             if not is_coroutine and not callable(fn):
                 raise TypeError(f"Background.spawn takes a function and its arguments, or a coroutine, got {fn!r}")
             loop = self._admit("spawn")
@@ -283,9 +281,7 @@ class Background:
         if pending:
             if grace > 0 and interrupted is None:
                 names = ", ".join(task.get_name() for task in pending)
-                _log.warning(
-                    "Background: after a grace of %s s %d task(s) are cancelled: %s", grace, len(pending), names
-                )
+                _log.warning("Background: %d task(s) are cancelled after grace=%s s: %s", len(pending), grace, names)
             for task in pending:
                 task.cancel()
             interrupted = await self._outlast(pending, grace or 5.0) or interrupted
@@ -315,7 +311,10 @@ class Background:
         return interrupted
 
     def _others(self, here: asyncio.Task[Any] | None) -> list[asyncio.Task[Any]]:
-        return [task for task in self._jobs if task is not here and not task.done()]
+        """The tasks that have not ended, but for our own; those whose callback is still to come are settled."""
+        for task in [task for task in self._jobs if task.done()]:
+            self._ended(task)
+        return [task for task in self._jobs if task is not here]
 
     async def __aenter__(self) -> Background:
         return self
@@ -385,7 +384,9 @@ class Background:
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._jobs.pop(task, None)
+        """A task is done: once, by its callback or by ``aclose``, whichever comes first."""
+        if self._jobs.pop(task, None) is None:
+            return
         if task.cancelled():
             self._cancelled += 1
         elif (error := task.exception()) is None:
