@@ -189,8 +189,7 @@ def test_misuse_is_refused_by_name() -> None:
                 jobs.spawn(coroutine)
             assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
-    with contextlib.suppress(RuntimeWarning):
-        run(main)
+    run(main)
     with pytest.raises(RuntimeError, match="no running event loop"):
         Background().spawn(forever)
 

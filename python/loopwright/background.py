@@ -243,6 +243,8 @@ class Background:
         if seconds(jitter, "Background.every(jitter=...)") >= interval:
             raise ValueError(f"Background.every(jitter={jitter}) must be less than interval={interval}")
         if not callable(fn):
+            if asyncio.iscoroutine(fn):
+                fn.close()
             raise TypeError(f"Background.every takes a function without arguments, got {fn!r}")
         loop = self._admit("every")
         job = _Job()
