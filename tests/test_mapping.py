@@ -7,6 +7,7 @@ import contextvars
 import gc
 import itertools
 import pickle
+import subprocess
 import sys
 import warnings
 import weakref
@@ -1267,3 +1268,78 @@ def test_the_virtual_clock_drives_it() -> None:
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         assert runner.run(main()) == pytest.approx(10.0)
+
+
+# ------------------------------------------------------------------------------------------------- the visibility
+
+PROGRAM = """
+import asyncio, loopwright
+
+async def deep(item):
+    await asyncio.sleep(3600)
+
+async def fetch(item):
+    await deep(item)
+
+async def source():
+    yield 1
+    await asyncio.sleep(3600)
+
+async def isolated():
+    await loopwright.amap(fetch, range(5), limit=2)
+
+async def shared():
+    await loopwright.amap(fetch, range(5), limit=2, isolate=False)
+
+async def iterating():
+    async with loopwright.amap(fetch, source(), limit=2) as results:
+        async for result in results:
+            pass
+
+async def gathering():
+    await loopwright.gather(fetch(1), fetch(2))
+
+async def reading():
+    async with loopwright.prefetch(source(), 2) as ahead:
+        async for item in ahead:
+            pass
+
+async def main():
+    async with asyncio.TaskGroup() as group:
+        for caller in (isolated, shared, iterating, gathering, reading):
+            group.create_task(caller(), name=caller.__name__)
+        await asyncio.sleep(0.1)
+        print("ready", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="python -m asyncio pstree came with CPython 3.14")
+def test_pstree_shows_the_users_frames_under_the_caller() -> None:
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    try:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        command = [sys.executable, "-m", "asyncio", "pstree", str(program.pid)]
+        tree = subprocess.run(command, capture_output=True, text=True, check=False)
+        if tree.returncode and "ermission" in tree.stderr:
+            requires.missing("the right to read another process's memory")
+        assert tree.returncode == 0, tree.stderr
+    finally:
+        program.kill()
+        program.wait()
+    callers: dict[str, list[str]] = {}
+    for line in tree.stdout.splitlines():
+        text = line.lstrip(" │├└─")
+        if text in ("(T) isolated", "(T) shared", "(T) iterating", "(T) gathering", "(T) reading"):
+            callers[text.removeprefix("(T) ")] = current = []
+        elif callers:
+            current.append(text.split()[0] if not text.startswith("(T)") else text)
+    for name, calls in {"isolated": 2, "shared": 2, "iterating": 1, "gathering": 2}.items():
+        assert callers[name][0] == name
+        assert callers[name].count("fetch") == callers[name].count("deep") == calls, tree.stdout
+    assert callers["isolated"].count("(T) amap(fetch)") == 2
+    assert callers["gathering"].count("(T) gather") == 2
+    assert "(T) amap(fetch) source" in callers["iterating"]
+    assert "(T) prefetch source" in callers["reading"]
