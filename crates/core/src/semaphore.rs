@@ -1,7 +1,8 @@
 //! Semaphore: weighted permits over a line of waiters. Lock and BoundedSemaphore are this machine too.
 //!
 //! Fair (the default): permits set free are reserved, in line order, for as long as the head of the line can be
-//! served; newcomers take permits only when nobody stands in line, so a big request is not starved by small ones.
+//! served; newcomers take permits only when nobody stands in line or was woken and has yet to run, so a big request is
+//! not starved by small ones and those who were first run first.
 //!
 //! Unfair: a freed permit is nobody's. The head of the line is *woken to try*; a newcomer may be faster, and then the
 //! woken waiter goes back to the front. More throughput (the releaser may take the permit again without a turn of the
@@ -62,7 +63,7 @@ impl<W> Semaphore<W> {
 
     /// Whether `n` permits could be had without waiting, right now.
     pub fn would_block(&self, n: u64) -> bool {
-        self.available < signed(n) || (self.fair && self.waiters.waiting() > 0)
+        self.available < signed(n) || (self.fair && self.waiting() > 0)
     }
 
     /// Takes `n` permits if that needs no waiting and overtakes nobody (fair).
@@ -74,9 +75,11 @@ impl<W> Semaphore<W> {
         free
     }
 
-    /// Joins the line, after [`try_acquire`](Self::try_acquire) said no.
-    pub fn wait(&mut self, n: u64, waker: W) -> Ticket {
-        self.waiters.join(n, waker)
+    /// Joins the line, after [`try_acquire`](Self::try_acquire) said no. Whoever comes while permits are free and
+    /// others, woken before, have yet to run is woken behind them: the wakes can hold the newcomer's own.
+    pub fn wait(&mut self, n: u64, waker: W) -> (Ticket, Wakes<W>) {
+        let ticket = self.waiters.join(n, waker);
+        (ticket, if self.waiters.granted() > 0 { self.serve() } else { Wakes::default() })
     }
 
     /// A woken waiter runs: this is the transfer.

@@ -311,14 +311,17 @@ impl Operation for Acquire {
 
     fn enlist(&mut self, hub: &Bound<'_, Hub>, waker: Waker) -> PyResult<Enlisted> {
         let py = hub.py();
-        let mut permits = Permits::state(self.permits.bind(py));
-        if permits.take(self.n) {
+        let mut guard = Permits::state(self.permits.bind(py));
+        if guard.take(self.n) {
             return Ok(Enlisted::Done(self.answer(py)));
         }
-        let permits = &mut *permits;
+        let permits = &mut *guard;
         permits.binding.claim(hub, permits.machine.waiting(), permits.flavour.name())?;
         permits.waited += 1;
-        Ok(Enlisted::Waits(permits.machine.wait(self.n, waker)))
+        let (ticket, wakes) = permits.machine.wait(self.n, waker);
+        drop(guard);
+        op::wake(py, wakes, Origin::Loop)?;
+        Ok(Enlisted::Waits(ticket))
     }
 
     fn resume(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<Resumed> {
