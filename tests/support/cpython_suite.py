@@ -47,7 +47,11 @@ EXCLUDED: dict[str, str] = {
 }
 """What cannot hold for another implementation, and why."""
 
-if sys.version_info < (3, 13):
+if sys.version_info >= (3, 13):
+    EXCLUDED["test_locks.SemaphoreTests.test_acquire_fifo_order_4"] = (
+        "reads the private _value and _waiters between two turns, while asyncio has yet to wake all it can"
+    )
+else:
     _CLOSED = "awaits the coroutine that create_task refused; since 3.13 that closes it, and ours does on every version"
     EXCLUDED |= {
         f"test_taskgroups.TestTaskGroup.test_taskgroup_{name}": _CLOSED

@@ -1,0 +1,167 @@
+"""The table: one hand-broken variant of the core per row, and the tests that have to notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MUTANTS", "Mutant"]
+
+LIMITS = (
+    "tests/test_limits.py",
+    "promise_1_a_cancel_at_every_step or promise_1_random_cancels or promise_2 or promise_4",
+)
+QUEUE = ("tests/test_queue.py", "promise_6 or overtake")
+MAP = ("tests/test_mapping.py", "sweep or random_schedules")
+ACROSS = ("tests/test_promises.py", "every_step or random_cancels")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One break: in ``file``, ``find`` (which has to be there exactly once) becomes ``replace``."""
+
+    name: str
+    file: str
+    find: str
+    replace: str
+    tests: tuple[str, str]
+    """A file of tests and the ``-k`` expression that chooses among them."""
+
+
+MUTANTS = [
+    Mutant(
+        "semaphore: a grant is dropped",
+        "crates/core/src/semaphore.rs",
+        "        self.available += signed(n);\n        self.serve()\n    }\n\n    /// The number of permits changes",
+        "        self.available += signed(n);\n        drop(self.serve());\n        Wakes::default()\n    }\n\n"
+        "    /// The number of permits changes",
+        LIMITS,
+    ),
+    Mutant(
+        "semaphore: no rollback when a woken waiter leaves",
+        "crates/core/src/semaphore.rs",
+        "            && self.fair\n        {\n            self.available += signed(n);",
+        "            && !self.fair\n        {\n            self.available += signed(n);",
+        LIMITS,
+    ),
+    Mutant(
+        "semaphore: a permit is handed on twice",
+        "crates/core/src/semaphore.rs",
+        "            && self.fair\n        {\n            self.available += signed(n);",
+        "            && self.fair\n        {\n            self.available += 2 * signed(n);",
+        LIMITS,
+    ),
+    Mutant(
+        "semaphore: who leaves does not wake the next",
+        "crates/core/src/semaphore.rs",
+        "            self.available += signed(n);\n        }\n        self.serve()",
+        "            self.available += signed(n);\n        }\n        Wakes::default()",
+        LIMITS,
+    ),
+    Mutant(
+        "semaphore: a big request at the head is skipped by newcomers",
+        "crates/core/src/semaphore.rs",
+        "self.available < signed(n) || (self.fair && self.waiting() > 0)",
+        "self.available < signed(n)",
+        LIMITS,
+    ),
+    Mutant(
+        "semaphore: the weight of the head is ignored",
+        "crates/core/src/semaphore.rs",
+        "                let enough = *available >= signed(n);",
+        "                let enough = *available >= 1;",
+        LIMITS,
+    ),
+    Mutant(
+        "waiters: last come, first served",
+        "crates/core/src/waiters.rs",
+        "    fn take_front(&mut self, state: State) -> Option<W> {\n        let index = self.head;",
+        "    fn take_front(&mut self, state: State) -> Option<W> {\n        let index = self.tail;",
+        LIMITS,
+    ),
+    Mutant(
+        "event: a woken waiter stays out when the flag is cleared",
+        "crates/core/src/event.rs",
+        "matches!(self.waiters.resume(ticket), Resumed::Granted(_))",
+        "matches!(self.waiters.resume(ticket), Resumed::Granted(_)) && self.set",
+        LIMITS,
+    ),
+    Mutant(
+        "queue: the place of a cancelled put is not handed on",
+        "crates/core/src/queue.rs",
+        "match self.putters.leave(ticket) {\n            Left::Reservation(_) => self.settle(),",
+        "match self.putters.leave(ticket) {\n            Left::Reservation(_) => Wakes::default(),",
+        QUEUE,
+    ),
+    Mutant(
+        "queue: the item of a cancelled get is not handed on",
+        "crates/core/src/queue.rs",
+        "match self.getters.leave(ticket) {\n            Left::Reservation(_) => self.settle(),",
+        "match self.getters.leave(ticket) {\n            Left::Reservation(_) => Wakes::default(),",
+        QUEUE,
+    ),
+    Mutant(
+        "queue: newcomers take what was promised to woken getters",
+        "crates/core/src/queue.rs",
+        "self.stored.saturating_sub(self.claims + self.getters.granted())",
+        "self.stored.saturating_sub(self.claims)",
+        QUEUE,
+    ),
+    Mutant(
+        "queue: join counts one too few",
+        "crates/core/src/queue.rs",
+        "        if self.unfinished == 0 { self.joiners.grant_while(|_| true) }",
+        "        if self.unfinished <= 1 { self.joiners.grant_while(|_| true) }",
+        QUEUE,
+    ),
+    Mutant(
+        "deadlines: the timer is off by one",
+        "crates/core/src/deadlines.rs",
+        "        if self.at <= when || self.soon {",
+        "        if self.at <= when + 1.0 || self.soon {",
+        ACROSS,
+    ),
+    Mutant(
+        "deadlines: the heap looks at one child only",
+        "crates/core/src/deadlines.rs",
+        "            if child + 1 < self.heap.len() && self.heap[child + 1].before(&self.heap[child]) {",
+        "            if child + 1 > self.heap.len() && self.heap[child + 1].before(&self.heap[child]) {",
+        ACROSS,
+    ),
+    Mutant(
+        "scope: an error is lost",
+        "crates/core/src/scope.rs",
+        "                self.errors.push(error);\n                self.policy == Policy::FirstFailure",
+        "                if self.errors.is_empty() {\n                    self.errors.push(error);\n                }\n"
+        "                self.policy == Policy::FirstFailure",
+        ACROSS,
+    ),
+    Mutant(
+        "scope: the limit is off by one",
+        "crates/core/src/scope.rs",
+        "        self.alive + self.spawners.granted() >= self.limit",
+        "        self.alive + self.spawners.granted() > self.limit",
+        ACROSS,
+    ),
+    Mutant(
+        "scope: the slot of a cancelled spawn is not handed on",
+        "crates/core/src/scope.rs",
+        "            Left::Reservation(_) => self.serve(),",
+        "            Left::Reservation(_) => Wakes::default(),",
+        ACROSS,
+    ),
+    Mutant(
+        "map: the window is off by one",
+        "crates/core/src/map.rs",
+        "                Some(limit) => self.running + self.waiting < limit,",
+        "                Some(limit) => self.running + self.waiting <= limit,",
+        MAP,
+    ),
+    Mutant(
+        "map: results out of order",
+        "crates/core/src/map.rs",
+        "                self.places[index - first].1 = Some(result);",
+        "                let hole = self.places.iter().position(|place| place.1.is_none());\n"
+        "                self.places[hole.unwrap_or(index - first)].1 = Some(result);",
+        MAP,
+    ),
+]
