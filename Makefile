@@ -32,4 +32,4 @@ setup: ## .venv with everything for development, and the extension in it
 	@$(CI_PY) setup
 
 clean: ## what the other targets made
-	rm -rf target .venv .venv-3.* .pythons site .pytest_cache .mypy_cache .ruff_cache python/loopwright/*.so
+	rm -rf target .venv .venv-3.* .pythons site crawl.db* .pytest_cache .mypy_cache .ruff_cache python/loopwright/*.so

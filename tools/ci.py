@@ -347,10 +347,10 @@ def bench(house: House) -> None:
 
 def demo(house: House) -> None:
     house.require("demo", "build")
-    house.build("release")
-    house.stop_if_failed()
-    python = str(house.default.python)  # exec: the terminal and Ctrl-C are the demo's own
-    os.execv(python, [python, "-m", "loopwright", "run", str(ROOT / "examples" / "crawl.py")])
+    house.build()
+    program = ["-m", "loopwright", "run", "--report", "text", str(ROOT / "examples" / "crawl.py")]
+    python = str(house.default.python)
+    os.execv(python, [python, *program])  # exec: the terminal and Ctrl-C are the demo's own
 
 
 COMMANDS = {command.__name__: command for command in (setup, lint, test, mutants, stress, docs, bench, demo)}
