@@ -35,10 +35,6 @@ from yarl import URL
 import loopwright
 from loopwright import Background, BoundedSemaphore, CancelToken, Queue, TaskGroup, amap, finish, race, timeout
 
-REQUEST_TIMEOUT = 2.0
-"""Seconds for one request, from the moment it may start to the last byte."""
-PAGE_TIMEOUT = 10.0
-"""Seconds for a page in all: waiting for its turn, redirects, further attempts and the pauses before them."""
 ATTEMPTS = 2
 PAUSE = 0.2
 """Of a page that answers with a 5xx: how often it is asked, and the seconds in between."""
@@ -161,6 +157,8 @@ class Crawler:
     Args:
         root: where the site begins; only what has the same scheme, host and port belongs to it.
         limit: the most requests at once.
+        patience: seconds for one request, from the moment it may start to the last byte; a page has five times as long
+            in all: waiting for its turn, redirects, a second attempt and the pause before it.
         max_pages: the most pages that this run fetches; None for all.
         token: cancelled when it is time to stop.
     """
@@ -172,6 +170,7 @@ class Crawler:
         http: aiohttp.ClientSession,
         *,
         limit: int,
+        patience: float,
         max_pages: int | None,
         token: CancelToken,
     ) -> None:
@@ -183,6 +182,7 @@ class Crawler:
         self.frontier: Queue[str] = Queue()
         self.known: set[str] = set()
         self.scheduled = self.fetched = self.peak = 0
+        self._patience = patience
         self._max_pages = max_pages
         self._batch: list[Page] = []
 
@@ -241,7 +241,7 @@ class Crawler:
         """Fetches a page, whatever comes of it; None when it was stopped before that was known."""
         clock = Stopwatch()
         try:
-            async with timeout(PAGE_TIMEOUT):
+            async with timeout(5 * self._patience):
                 answer = await self._follow(path, clock)
                 for _ in range(1, ATTEMPTS):
                     if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -264,7 +264,7 @@ class Crawler:
         """Requests a page and goes where its redirects lead, within the site."""
         url = self.root.join(URL(path, encoded=True))
         for _ in range(1 + MAX_REDIRECTS):
-            async with self.host, timeout(REQUEST_TIMEOUT):
+            async with self.host, timeout(self._patience):
                 self.peak = max(self.peak, self.host.limit - self.host.value)
                 with clock:
                     answer = await self._request(url)
@@ -451,7 +451,15 @@ async def main(token: CancelToken) -> int:
         elif len(counts) > 1:
             print(f"{options.db}: going on with {counts.get('queued', 0)} pages queued, {counts.get('done', 0)} done")
 
-        crawler = Crawler(root, store, http, limit=options.limit, max_pages=options.max_pages, token=token)
+        crawler = Crawler(
+            root,
+            store,
+            http,
+            limit=options.limit,
+            patience=options.timeout,
+            max_pages=options.max_pages,
+            token=token,
+        )
         begun = time.perf_counter()
         async with shown(crawler):
             await crawler.run()
@@ -474,6 +482,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("url", nargs="?", type=URL, help="where to begin (default: a generated site on this machine)")
     parser.add_argument("--limit", type=int, default=16, help="the most requests at once (default: 16)")
+    parser.add_argument("--timeout", type=float, default=2.0, help="seconds that a request may take (default: 2)")
     parser.add_argument("--max-pages", type=int, help="the most pages to fetch in this run (default: all)")
     parser.add_argument("--db", type=Path, default=Path("crawl.db"), help="the database (default: crawl.db)")
     parser.add_argument("--fresh", action="store_true", help="forget what the database holds and begin anew")

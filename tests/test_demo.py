@@ -29,14 +29,19 @@ from yarl import URL  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = [sys.executable]
 LAUNCHED = [sys.executable, "-m", "loopwright", "run", "--report", "text"]
+COMMANDS = [pytest.param(PLAIN, id="plain"), pytest.param(LAUNCHED, id="launched", marks=pytest.mark.default_only)]
 LIMIT = 6
 PAGES = 120
 
 
 class HeldSite(demo_site.Site):
-    """Answers so many requests for pages; those after them wait until they are let go."""
+    """Answers so many requests for pages; those after them wait until they are let go.
 
-    def __init__(self, hold_after: int | None = None) -> None:
+    Without the page that never answers unless it is asked for: a crawl of it lasts as long as a request may take.
+    """
+
+    def __init__(self, hold_after: int | None = None, *, never: bool = False) -> None:
+        self._never_too = never
         super().__init__(PAGES, latency=0.01)
         self.held = threading.Event()
         self._hold_after = hold_after
@@ -48,6 +53,9 @@ class HeldSite(demo_site.Site):
         assert self._loop is not None
         self._hold_after = None
         self._loop.call_soon_threadsafe(self._gate.set)
+
+    def _links_of(self, page: int) -> list[str]:
+        return [link for link in super()._links_of(page) if self._never_too or link != "/never"]
 
     async def _page(self, request: web.Request) -> web.Response:
         if self._hold_after is not None and self.requests.total() > self._hold_after:
@@ -77,8 +85,9 @@ class HeldSite(demo_site.Site):
 
 
 def start(command: list[str], *arguments: object, db: Path) -> subprocess.Popen[str]:
+    options = [f"--db={db}", f"--limit={LIMIT}", "--timeout=20"]
     return subprocess.Popen(
-        [*command, str(ROOT / "examples" / "crawl.py"), *map(str, arguments), "--db", str(db), "--limit", str(LIMIT)],
+        [*command, str(ROOT / "examples" / "crawl.py"), *options, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -125,11 +134,11 @@ def check_complete(db: Path, site: demo_site.Site) -> None:
     assert {state for path, state in found.items() if path not in errors} == {"done"}
 
 
-@pytest.mark.parametrize("command", [PLAIN, LAUNCHED], ids=["plain", "launched"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_complete_run(command: list[str], tmp_path: Path) -> None:
-    with HeldSite().served() as site:
+    with HeldSite(never=True).served() as site:
         db = tmp_path / "crawl.db"
-        code, out, err = finished(start(command, site.address, db=db))
+        code, out, err = finished(start(command, site.address, "--timeout=5", db=db))
     assert code == 0, err
     check_complete(db, site)
     assert site.peak == LIMIT, "never more requests at once, and as many as allowed"
@@ -145,6 +154,7 @@ def test_complete_run(command: list[str], tmp_path: Path) -> None:
         assert err == "", "no bar off a terminal, and nothing to complain of"
 
 
+@pytest.mark.default_only
 def test_each_page_is_fetched_once(tmp_path: Path) -> None:
     with HeldSite().served() as site:
         assert finished(start(PLAIN, site.address, db=tmp_path / "crawl.db"))[0] == 0
@@ -154,7 +164,7 @@ def test_each_page_is_fetched_once(tmp_path: Path) -> None:
     assert {path: site.requests[path] for path in expected} == expected
 
 
-@pytest.mark.parametrize("command", [PLAIN, LAUNCHED], ids=["plain", "launched"])
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
 def test_stopped_in_the_middle(command: list[str], number: signal.Signals, code: int, tmp_path: Path) -> None:
     """Pages under way are finished and recorded, and a second run does the rest and nothing twice."""
@@ -218,6 +228,7 @@ def test_cancelled_while_pages_hang(tmp_path: Path) -> None:
         check_complete(db, site)
 
 
+@pytest.mark.default_only
 def test_max_pages_is_per_run(tmp_path: Path) -> None:
     db = tmp_path / "crawl.db"
     with HeldSite().served() as site:
@@ -226,6 +237,7 @@ def test_max_pages_is_per_run(tmp_path: Path) -> None:
             assert sum(state != "queued" for state in states(db).values()) == 10 * run
 
 
+@pytest.mark.default_only
 def test_a_database_belongs_to_one_site(tmp_path: Path) -> None:
     db = tmp_path / "crawl.db"
     with HeldSite().served() as site:
@@ -238,11 +250,11 @@ def test_a_database_belongs_to_one_site(tmp_path: Path) -> None:
 @pytest.mark.default_only
 def test_generated_site(tmp_path: Path) -> None:
     """What ``make demo`` shows: the site in a process of its own, which counts as well, and the health report."""
-    code, out, err = finished(start(LAUNCHED, db=tmp_path / "crawl.db"))
+    code, out, err = finished(start(LAUNCHED, "--timeout=2", "--limit=16", db=tmp_path / "crawl.db"))
     assert code == 0, err
     table = dict(re.findall(r"│ +(.+?) +│ +(.+?) +│", out))
     assert table["still queued"] == "0"
-    assert int(table["as the site counted them"]) == LIMIT
+    assert table["as the site counted them"] == "16"
 
 
 @pytest.mark.parametrize(
