@@ -348,8 +348,9 @@ def bench(house: House) -> None:
 def demo(house: House) -> None:
     house.require("demo", "build")
     house.build()
-    program = ["-m", "loopwright", "run", "--report", "text", str(ROOT / "examples" / "crawl.py")]
+    program = ["-m", "loopwright", "run", "--report", "text", "examples/crawl.py"]
     python = str(house.default.python)
+    os.chdir(ROOT)
     os.execv(python, [python, *program])  # exec: the terminal and Ctrl-C are the demo's own
 
 
