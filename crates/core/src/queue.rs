@@ -159,6 +159,12 @@ impl<W> Queue<W> {
         self.joiners.waiting()
     }
 
+    /// Whether anybody stands in line for an item or a place: an event can wake somebody only then.
+    #[inline]
+    pub fn is_contended(&self) -> bool {
+        self.getters.waiting() + self.putters.waiting() > 0
+    }
+
     /// Whether anybody waits or was woken and has not run yet.
     pub fn is_awaited(&self) -> bool {
         [&self.getters, &self.putters, &self.joiners].iter().any(|line| line.waiting() + line.granted() > 0)
@@ -389,7 +395,7 @@ impl<W> Queue<W> {
     /// Serves both lines from what is there. Every event that frees or adds something ends here.
     #[inline]
     fn settle(&mut self) -> Wakes<W> {
-        if self.getters.waiting() + self.putters.waiting() == 0 { Wakes::default() } else { self.serve() }
+        if self.is_contended() { self.serve() } else { Wakes::default() }
     }
 
     fn serve(&mut self) -> Wakes<W> {

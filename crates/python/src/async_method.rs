@@ -9,15 +9,16 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
-use pyo3::PyTypeInfo;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
+use pyo3::{Borrowed, PyClass, PyTypeInfo};
 
 #[repr(C)]
 struct AsyncMethod {
@@ -36,6 +37,8 @@ struct AsyncMethod {
 #[derive(Clone, Copy)]
 enum Function {
     NoArguments(ffi::PyCFunction),
+    /// A short cut, for calls with this many arguments besides self; others, and those it declines, go the long way.
+    Short(ffi::PyCFunction, ffi::Py_ssize_t),
     Keywords(ffi::PyCFunctionFastWithKeywords),
     /// Any other kind: through the descriptor.
     Other,
@@ -66,7 +69,14 @@ unsafe extern "C" fn call(
                 Function::Keywords(function) => {
                     return function(*arguments, arguments.add(1).cast_mut(), count - 1, names);
                 }
-                Function::NoArguments(_) | Function::Other => {}
+                Function::Short(function, arguments_wanted) if count == 1 + arguments_wanted && names.is_null() => {
+                    let argument = if arguments_wanted == 0 { null_mut() } else { *arguments.add(1) };
+                    let result = function(*arguments, argument);
+                    if !result.is_null() {
+                        return result;
+                    }
+                }
+                Function::NoArguments(_) | Function::Short(..) | Function::Other => {}
             }
         }
         ffi::PyObject_Vectorcall(this.method, arguments, flags, names)
@@ -161,8 +171,11 @@ fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
             name: c"loopwright._loopwright._AsyncMethod".as_ptr(),
             basicsize: size_of::<AsyncMethod>() as c_int,
             itemsize: 0,
-            flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR | ffi::Py_TPFLAGS_HAVE_VECTORCALL)
-                as u32,
+            // Immutable: the interpreter specialises look-ups only of descriptors whose class cannot change.
+            flags: (ffi::Py_TPFLAGS_DEFAULT
+                | ffi::Py_TPFLAGS_IMMUTABLETYPE
+                | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
+                | ffi::Py_TPFLAGS_HAVE_VECTORCALL) as u32,
             slots: slots.as_mut_ptr(),
         };
         // SAFETY: everything the call reads lives through it, and it copies what it keeps (`name` is static).
@@ -172,6 +185,41 @@ fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
         }
     };
     CLASS.get_or_try_init(py, make).map(|class| class.bind(py))
+}
+
+/// A quicker way to make the usual result of a marked method.
+pub trait Shortcut {
+    /// The method's class.
+    type Owner: PyClass;
+    /// The result; None leaves the call to the method. No Python code may run and no `Py` be dropped: PyO3 does not know
+    /// that the thread is attached.
+    fn call(owner: &Bound<'_, Self::Owner>, argument: Option<&Bound<'_, PyAny>>) -> Option<Py<PyAny>>;
+}
+
+unsafe extern "C" fn short<S: Shortcut>(slf: *mut ffi::PyObject, argument: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: `call` checked that self is an instance of the class; both are alive, the argument or NULL. A panic stays
+    // inside; the long way meets its cause again and reports it.
+    unsafe {
+        let py = Python::assume_attached();
+        let owner = Borrowed::from_ptr(py, slf).cast_unchecked::<S::Owner>();
+        let argument = Borrowed::from_ptr_or_opt(py, argument);
+        let made = catch_unwind(AssertUnwindSafe(|| S::call(&owner, argument.as_deref())));
+        made.ok().flatten().map_or_else(null_mut, Py::into_ptr)
+    }
+}
+
+/// Puts a short cut in front of a marked method, which takes this many arguments.
+///
+/// # Errors
+/// `AttributeError` when the method is not there, `TypeError` when it is not marked.
+pub fn shorten<S: Shortcut>(py: Python<'_>, method: &str, arguments: ffi::Py_ssize_t) -> PyResult<()> {
+    let marked = py.get_type::<S::Owner>().getattr(method)?;
+    if !marked.get_type().is(class(py)?) {
+        return Err(PyTypeError::new_err(format!("{method} is not marked")));
+    }
+    // SAFETY: an object of our own type, which nobody calls yet.
+    unsafe { (*marked.as_ptr().cast::<AsyncMethod>()).function = Function::Short(short::<S>, arguments) };
+    Ok(())
 }
 
 /// Makes coroutine functions, in the eyes of `inspect` and `asyncio`, of methods that return an awaitable.

@@ -76,6 +76,8 @@ mod _loopwright {
         crate::async_method::mark::<crate::lock::Lock>(py, &["acquire"])?;
         crate::async_method::mark::<crate::event::Event>(py, &["wait"])?;
         crate::async_method::mark::<crate::queue::Queue>(py, &["put", "get", "join"])?;
+        crate::async_method::shorten::<crate::queue::Put>(py, "put", 1)?;
+        crate::async_method::shorten::<crate::queue::Get>(py, "get", 0)?;
         crate::async_method::mark::<crate::cancel_token::CancelToken>(py, &["sleep", "wait"])?;
         py.import("os")?.call_method(
             "register_at_fork",

@@ -209,13 +209,25 @@ impl Op {
     #[inline]
     pub fn new(py: Python<'_>, kind: Kind) -> PyResult<Py<Self>> {
         if let Some(op) = awaitable::reuse::<Self>(py) {
-            let mut state = op.get().0.borrow(py);
-            state.kind = Some(kind);
-            state.stage = Stage::Unstarted;
-            drop(state);
+            op.get().fill(py, kind);
             return Ok(op.unbind());
         }
         Py::new(py, Self(GilCell::new(State { kind: Some(kind), stage: Stage::Unstarted })))
+    }
+
+    /// The same from a spent operation, if there is one; `make` is called only then.
+    #[inline]
+    pub fn reused(py: Python<'_>, make: impl FnOnce() -> Kind) -> Option<Py<PyAny>> {
+        let op = awaitable::reuse::<Self>(py)?;
+        op.get().fill(py, make());
+        Some(op.into_any().unbind())
+    }
+
+    #[inline]
+    fn fill(&self, py: Python<'_>, kind: Kind) {
+        let mut op = self.0.borrow(py);
+        op.kind = Some(kind);
+        op.stage = Stage::Unstarted;
     }
 
     /// For messages: `Queue.put`.

@@ -20,6 +20,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyTuple, PyType};
 
 use crate::aio;
+use crate::async_method::Shortcut;
 use crate::awaitable;
 use crate::gil::{GilCell, GilRef};
 use crate::heap;
@@ -990,17 +991,33 @@ impl Put {
     }
 }
 
+impl Shortcut for Put {
+    type Owner = Queue;
+
+    #[inline]
+    fn call(queue: &Bound<'_, Queue>, argument: Option<&Bound<'_, PyAny>>) -> Option<Py<PyAny>> {
+        let item = argument?;
+        let flavour = Queue::flavour(queue);
+        Op::reused(queue.py(), || {
+            Kind::Put(Self { queue: queue.clone().unbind(), flavour, item: Some(item.clone().unbind()) })
+        })
+    }
+}
+
 impl Operation for Put {
     #[inline]
     fn at_once(&mut self, py: Python<'_>) -> Option<Value> {
         let mut queue = self.queue.get().0.borrow(py);
         let queue = &mut *queue;
-        let Store::Deque(items) = &mut queue.store else { return None };
-        if queue.machine.getters() + queue.machine.putters() > 0 || self.item.is_none() {
+        if queue.machine.is_contended() || self.item.is_none() || matches!(queue.store, Store::Heap(_) | Store::Own) {
             return None;
         }
         let slot = queue.machine.try_put().ok()?;
-        items.extend(self.item.take());
+        match &mut queue.store {
+            Store::Deque(items) => items.extend(self.item.take()),
+            Store::Stack(items) => items.extend(self.item.take()),
+            Store::Heap(_) | Store::Own => {}
+        }
         queue.put += 1;
         let wakes = queue.machine.put_done(slot);
         debug_assert!(wakes.is_empty(), "nobody stands in line");
@@ -1088,17 +1105,30 @@ impl Get {
     }
 }
 
+impl Shortcut for Get {
+    type Owner = Queue;
+
+    #[inline]
+    fn call(queue: &Bound<'_, Queue>, _argument: Option<&Bound<'_, PyAny>>) -> Option<Py<PyAny>> {
+        let flavour = Queue::flavour(queue);
+        Op::reused(queue.py(), || Kind::Get(Self { queue: queue.clone().unbind(), flavour, iterates: false }))
+    }
+}
+
 impl Operation for Get {
     #[inline]
     fn at_once(&mut self, py: Python<'_>) -> Option<Value> {
         let mut queue = self.queue.get().0.borrow(py);
         let queue = &mut *queue;
-        let Store::Deque(items) = &mut queue.store else { return None };
-        if queue.machine.getters() + queue.machine.putters() > 0 || items.is_empty() {
+        if queue.machine.is_contended() || matches!(queue.store, Store::Heap(_) | Store::Own) {
             return None;
         }
         let claim = queue.machine.try_get().ok()?;
-        let item = items.pop_front();
+        let item = match &mut queue.store {
+            Store::Deque(items) => items.pop_front(),
+            Store::Stack(items) => items.pop(),
+            Store::Heap(_) | Store::Own => None,
+        };
         queue.got += 1;
         let wakes = queue.machine.get_done(claim);
         debug_assert!(wakes.is_empty(), "nobody stands in line");
