@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, Protocol, Self, TypeVar, overload
 
 from loopwright._loopwright import _Lane, _Window
+from loopwright.cancellation import _shielded_from_anyio
 from loopwright.errors import CallCancelled, MapError
 
 __all__ = ["AsyncMap", "MapError", "MapStats", "Prefetch", "PrefetchStats", "amap", "gather", "prefetch"]
@@ -84,6 +85,28 @@ class MapStats:
     """The most that may; None when a limiter from outside decides."""
 
 
+@overload
+def amap(
+    fn: Callable[[T], Awaitable[R]],
+    items: Iterable[T] | AsyncIterable[T],
+    *,
+    limit: int | Limiter,
+    ordered: bool = ...,
+    errors: Literal["raise"] = ...,
+    isolate: bool = ...,
+    progress: bool | Progress | None = ...,
+) -> AsyncMap[R]: ...
+@overload
+def amap(
+    fn: Callable[[T], Awaitable[R]],
+    items: Iterable[T] | AsyncIterable[T],
+    *,
+    limit: int | Limiter,
+    ordered: bool = ...,
+    errors: Errors,
+    isolate: bool = ...,
+    progress: bool | Progress | None = ...,
+) -> AsyncMap[R | Exception]: ...
 def amap(  # noqa: PLR0913 (each is a choice of its own)
     fn: Callable[[T], Awaitable[R]],
     items: Iterable[T] | AsyncIterable[T],
@@ -93,7 +116,7 @@ def amap(  # noqa: PLR0913 (each is a choice of its own)
     errors: Errors = "raise",
     isolate: bool = True,
     progress: bool | Progress | None = None,
-) -> AsyncMap[R]:
+) -> AsyncMap[Any]:
     """Calls ``await fn(item)`` for each item, at most ``limit`` at a time.
 
     Awaited, it gives the list of all results::
@@ -361,7 +384,7 @@ class AsyncMap(Generic[R]):
         """Waits until nothing of a stopped map runs any more, whatever cancels arrive; gives the first of them."""
         arrived: asyncio.CancelledError | None = None
         if not window.quiet:
-            with _shield():
+            with _shielded_from_anyio():
                 while not window.quiet:
                     try:
                         await window.wait()
@@ -558,22 +581,12 @@ def _close_plain(source: Iterator[Any], made_here: bool) -> None:
         close()
 
 
-def _shield() -> contextlib.AbstractContextManager[object]:
-    """Keeps anyio from cancelling this task again at every turn of the loop while it waits for others to end.
-
-    Native cancels arrive all the same. Without anyio in the program there is nothing to shield from.
-    """
-    anyio = sys.modules.get("anyio")
-    scope = getattr(anyio, "CancelScope", None)
-    return contextlib.nullcontext() if scope is None else scope(shield=True)
-
-
 async def _outlast(futures: Iterable[asyncio.Future[Any]]) -> asyncio.CancelledError | None:
     """Waits until all are done, whatever cancels arrive; gives the first of them."""
     arrived: asyncio.CancelledError | None = None
     pending = [future for future in futures if not future.done()]
     if pending:
-        with _shield():
+        with _shielded_from_anyio():
             while pending:
                 try:
                     await asyncio.wait(pending)
