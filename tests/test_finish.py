@@ -61,7 +61,7 @@ def test_without_a_cancel_it_is_an_await(cell: Cell) -> None:
 @pytest.mark.parametrize("times", [1, 2, 7])
 def test_promise_10_any_number_of_cancels_and_the_first_comes_out_afterwards(cell: Cell, times: int) -> None:
     async def main() -> None:
-        commit = Commit()
+        commit = Commit(20)
         arrived: list[BaseException] = []
 
         async def caller() -> None:
@@ -362,7 +362,7 @@ def quiet(request: pytest.FixtureRequest) -> Any:
 
 
 def test_sweep(cell: Cell) -> None:
-    for seed in range(3):
+    for seed in range(3 if cell == PLAIN else 1):
         assert sweep(commits, victim="caller-1", seed=seed, **in_cell(cell)).points > 3
 
 

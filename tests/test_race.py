@@ -253,7 +253,7 @@ async def a_race(play: Play) -> None:
 
 
 def test_sweep(cell: Cell) -> None:
-    for seed in range(5):
+    for seed in range(5 if cell == PLAIN else 1):
         assert sweep(a_race, victim="caller", seed=seed, **in_cell(cell)).points > 3
 
 

@@ -1044,31 +1044,43 @@ def snapshot(program: str, *command: str) -> str:
         process.wait()
 
 
+def tree(text: str) -> dict[str, tuple[str | None, list[str]]]:
+    """Each task of a ``pstree``: the task it hangs under, and the frames of its own coroutine."""
+    tasks: dict[str, tuple[str | None, list[str]]] = {}
+    above: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        label = line.lstrip("├└─│ ")
+        indent = len(line) - len(label)
+        if label.startswith("(T) "):
+            name = label.removeprefix("(T) ")
+            above = [(at, task) for at, task in above if at < indent]
+            tasks[name] = (above[-1][1] if above else None, [])
+            above.append((indent, name))
+        elif label:
+            above = [(at, task) for at, task in above if at < indent]
+            tasks[above[-1][1]][1].append(label.split()[0])
+    return tasks
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="`python -m asyncio pstree` came with CPython 3.14")
 def test_pstree_shows_user_frames_nested_as_asyncios_own() -> None:
-    ours = snapshot(PROGRAM, sys.executable, "-m", "asyncio", "pstree")
-    lines = [line.strip("├└─│ ").strip() for line in ours.splitlines()]
-    depth = {line.split()[-1] if "(T)" in line else line.split()[0]: len(raw) - len(raw.lstrip("├└─│ "))
-             for raw, line in zip(ours.splitlines(), lines, strict=True) if line}  # fmt: skip
-    text = "\n".join(lines)
-    for frame in ("leaf_task", "user_function", "racer", "commit", "main"):
-        assert frame in text, ours
-    assert depth["child"] > depth["Task-1"], ours
-    assert depth["race"] > depth["Task-1"], ours
-    assert ours.index("(T) child") > ours.index("(T) Task-1"), ours
-    pure = snapshot(
-        PROGRAM.replace("from loopwright import Background, TaskGroup, finish, race", "TaskGroup = asyncio.TaskGroup")
-        .replace("race(racer(), racer())", "racer()")
-        .replace("finish(commit())", "commit()")
-        .replace('Background().spawn(user_function(), name="job")', "pass"),
-        sys.executable,
-        "-m",
-        "asyncio",
-        "pstree",
+    text = snapshot(PROGRAM, sys.executable, "-m", "asyncio", "pstree")
+    ours = tree(text)
+    parents = {name: parent for name, (parent, _) in ours.items()}
+    assert parents["child"] == parents["race"] == parents["finish"] == "Task-1", text
+    assert parents["finish(commit)"] == "finish", text
+    assert parents["job"] is None, text
+    frames = {name: frames for name, (_, frames) in ours.items()}
+    assert frames["Task-1"] == ["main"], text
+    assert frames["child"][:2] == frames["job"][:2] == ["user_function", "leaf_task"], text
+    assert frames["finish(commit)"][0] == "commit", text
+    racers = [name for name, parent in parents.items() if parent == "race"]
+    assert [frames[name][0] for name in racers] == ["racer", "racer"], text
+    pure = tree(
+        snapshot(PROGRAM.replace("TaskGroup()", "asyncio.TaskGroup()"), sys.executable, "-m", "asyncio", "pstree")
     )
-    assert [line for line in pure.splitlines() if "child" in line] == [
-        line for line in ours.splitlines() if "child" in line
-    ]
+    assert {name: parent for name, (parent, _) in pure.items()} == parents
+    assert pure["child"] == ours["child"]
 
 
 def test_every_public_method_is_documented() -> None:
