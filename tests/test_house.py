@@ -145,8 +145,9 @@ def test_ci_runs_make_test_and_nothing_else() -> None:
 
 
 @pytest.mark.default_only
-@pytest.mark.parametrize(("ci", "outcome"), [("true", "1 failed, 1 skipped"), ("", "2 skipped")])
+@pytest.mark.parametrize(("ci", "outcome"), [("true", "1 failed, 1 skipped, 1 error"), ("", "3 skipped")])
 def test_missing_is_a_failure_under_ci(ci: str, outcome: str, tmp_path: Path) -> None:
+    (tmp_path / "test_module.py").write_text("from support import requires\nrequires.module('no_such_module')\n")
     test = tmp_path / "test_skips.py"
     test.write_text(
         textwrap.dedent("""
@@ -160,8 +161,9 @@ def test_missing_is_a_failure_under_ci(ci: str, outcome: str, tmp_path: Path) ->
             pytest.skip("another platform")
         """)
     )
+    flags = ["-q", "-p", "conftest", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", "--rootdir", tmp_path, test],
+        [sys.executable, "-m", "pytest", *flags, "--rootdir", tmp_path, tmp_path],
         env=os.environ | {"CI": ci, "PYTHONPATH": str(ROOT / "tests")},
         cwd=tmp_path,
         capture_output=True,
