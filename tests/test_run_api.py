@@ -166,7 +166,7 @@ def test_refused_in_a_running_loop() -> None:
     async def inner() -> None: ...
 
     async def main() -> None:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="inside a running one"):
             loopwright.run(inner)
 
     asyncio.run(main())

@@ -65,6 +65,8 @@ def run(
     ours, a signal that is ignored stays ignored, and ``loop.add_signal_handler`` in ``main`` replaces ours: then the
     phases are the program's, and the grace still ours. In a thread other than the main one no signal is handled.
     """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("run() starts an event loop of its own; inside a running one, await main(token) instead")
     grace = _check_grace(grace)
     takes_token = _check_main(main)
     make_loop = loop_factory(loop)
