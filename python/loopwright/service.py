@@ -65,8 +65,7 @@ def run(
     ours, a signal that is ignored stays ignored, and ``loop.add_signal_handler`` in ``main`` replaces ours: then the
     phases are the program's, and the grace still ours. In a thread other than the main one no signal is handled.
     """
-    if asyncio._get_running_loop() is not None:
-        raise RuntimeError("run() starts an event loop of its own; inside a running one, await main(token) instead")
+    _check_no_loop_runs()
     grace = _check_grace(grace)
     takes_token = _check_main(main)
     make_loop = loop_factory(loop)
@@ -189,6 +188,14 @@ def _supervision(main: Callable[..., Any], grace: float) -> Iterator[Supervisor]
         # After a signal the clock runs until the process has ended; only then is there nothing left that could block.
         if supervisor.watchdog.arrivals == 0:
             supervisor.stop()
+
+
+def _check_no_loop_runs() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("run() starts an event loop of its own; inside a running one, await main(token) instead")
 
 
 def _check_grace(grace: float) -> float:

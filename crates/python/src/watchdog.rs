@@ -29,6 +29,11 @@ use pyo3::prelude::*;
 
 use crate::notify::Notifier;
 
+#[cfg(target_os = "linux")]
+use libc::__errno_location as errno_location;
+#[cfg(not(target_os = "linux"))]
+use libc::__error as errno_location;
+
 /// How often the decider looks around.
 const TICK: Duration = Duration::from_millis(50);
 /// A loop that has not turned for this long is stalled.
@@ -81,7 +86,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     // SAFETY: getpid, write, signal and raise are async-signal-safe; errno belongs to this thread and is put back; `info` is what the
     // kernel passes with SA_SIGINFO, checked for null; the fd is ours and stays open while it is in PIPE.
     unsafe {
-        let errno = libc::__errno_location();
+        let errno = errno_location();
         let saved = *errno;
         let me = libc::getpid();
         let pipe = PIPE.load(Ordering::Acquire);
