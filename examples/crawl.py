@@ -489,6 +489,8 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.url is not None and (options.url.scheme not in ("http", "https") or not options.url.host):
         parser.error(f"{options.url} is no http:// or https:// address")
+    if options.limit < 1 or options.timeout <= 0:
+        parser.error("--limit must be 1 or more, --timeout more than 0")
     return options
 
 
