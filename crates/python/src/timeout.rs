@@ -86,7 +86,7 @@ struct Entered {
 ///
 /// Ends the body of an ``async with`` that takes longer than ``delay`` seconds: cancels it and raises ``TimeoutError``.
 ///
-/// A superset of :func:`asyncio.timeout`, about ten times as fast: all deadlines of a loop share one timer, and a timeout that
+/// A superset of :func:`asyncio.timeout`, 5 to 12 times as fast: all deadlines of a loop share one timer, and a timeout that
 /// comes and goes behind an earlier one makes no call into the loop. Timeouts nest: an inner one never outlives an
 /// outer one, and :attr:`Timeout.remaining` is the least of them all.
 ///
