@@ -11,6 +11,7 @@ import platform
 import sys
 import tomllib
 from collections import defaultdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def surroundings(rows: list[dict[str, Any]]) -> str:
     pythons = sorted({row["python"] for row in rows}, key=lambda version: [int(part) for part in version.split(".")])
     peers = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["bench"]
     return (
-        f"CPython {', '.join(pythons)} on {platform.system()} {platform.machine()}; "
+        f"{date.today().isoformat()}: CPython {', '.join(pythons)} on {platform.system()} {platform.machine()}; "
         f"{', '.join(pin.replace('==', ' ') for pin in peers)}.\n"
     )
 
