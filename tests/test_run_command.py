@@ -231,7 +231,7 @@ def test_a_signal_outside_any_loop(tmp_path: Path) -> None:
     """
     with Program(tmp_path, source) as program:
         ended = program.wait_for("ready").send().end()
-    assert (ended.code, "cleaned up" in ended.out) == (143, True)
+    assert (ended.code, "cleaned up" in ended.out) == (143, True), ended.err
 
 
 def test_own_signal_handlers_are_chained(tmp_path: Path) -> None:

@@ -208,6 +208,19 @@ fn disarm() {
     }
 }
 
+/// Keeps both signals off this thread: one taken here would set Python's flag and not wake the main thread.
+fn leave_signals_to_the_main_thread() {
+    // SAFETY: sigset_t is plain data, initialised by sigemptyset; the mask changed is this thread's own.
+    unsafe {
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut signals);
+        for signal in WATCHED {
+            libc::sigaddset(&raw mut signals, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut());
+    }
+}
+
 /// Ends the process now: no atexit functions, no finalisation, nothing that could wait.
 fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes no pointers and does not return.
@@ -565,12 +578,14 @@ impl Watchdog {
         let (ended, scribe_ended) = mpsc::sync_channel(0);
         let shared = Arc::clone(&self.shared);
         thread::Builder::new().name("loopwright-scribe".to_owned()).spawn(move || {
+            leave_signals_to_the_main_thread();
             scribe(&shared, &witness, &requests);
             Python::try_attach(|_| drop(witness));
             drop::<SyncSender<()>>(ended);
         })?;
         let decider = Decider { shared: Arc::clone(&self.shared), socket, scribe: scribe_sender, asked: 0 };
         let decider = thread::Builder::new().name("loopwright-watchdog".to_owned()).spawn(move || {
+            leave_signals_to_the_main_thread();
             // A watchdog with a defect in it must not leave a process that nothing ends.
             let shared = Arc::clone(&decider.shared);
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| decider.run())).is_err() {
