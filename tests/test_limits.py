@@ -745,6 +745,18 @@ def test_promise_4_raising_the_limit_serves_waiters_at_once(cell: Cell) -> None:
     run(main, cell)
 
 
+def test_a_limit_of_zero_is_a_pause(cell: Cell) -> None:
+    async def main() -> None:
+        semaphore = BoundedSemaphore(0)
+        waiter = asyncio.create_task(semaphore.acquire())
+        await turns()
+        assert not semaphore.try_acquire() and semaphore.waiting == 1
+        semaphore.limit = 1
+        await waiter
+
+    run(main, cell)
+
+
 def test_promise_4_lowering_the_limit_takes_nothing_from_holders(cell: Cell) -> None:
     async def main() -> None:
         semaphore = BoundedSemaphore(3)

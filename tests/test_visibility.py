@@ -163,9 +163,7 @@ def pstree(pid: int) -> str:
     return done.stdout
 
 
-with_pstree = pytest.mark.skipif(
-    sys.version_info < (3, 14), reason="`python -m asyncio pstree` came with CPython 3.14"
-)
+with_pstree = pytest.mark.skipif(sys.version_info < (3, 14), reason="`python -m asyncio pstree` came with CPython 3.14")
 
 
 @with_pstree

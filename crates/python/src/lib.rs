@@ -79,6 +79,7 @@ mod _loopwright {
         crate::async_method::shorten::<crate::queue::Put>(py, "put", 1)?;
         crate::async_method::shorten::<crate::queue::Get>(py, "get", 0)?;
         crate::async_method::mark::<crate::cancel_token::CancelToken>(py, &["sleep", "wait"])?;
+        crate::async_method::mark::<crate::task_group::TaskGroup>(py, &["spawn"])?;
         py.import("os")?.call_method(
             "register_at_fork",
             (),

@@ -134,7 +134,8 @@ impl State {
 
     fn check_reachable(&self, n: u64) -> PyResult<()> {
         match self.limit {
-            Some(limit) if n > limit.unsigned_abs() => Err(PyValueError::new_err(format!(
+            // A limit of 0 is a pause: one permit can be waited for, as with asyncio's.
+            Some(limit) if n > limit.unsigned_abs().max(1) => Err(PyValueError::new_err(format!(
                 "{}.acquire(n={n}) can never succeed: there are {limit} permits in all; ask for fewer or raise the limit",
                 self.flavour.name()
             ))),
