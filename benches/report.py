@@ -75,7 +75,8 @@ def summary(by_operation: dict[str, list[dict[str, Any]]]) -> str:
     ]
     for operation, rows in by_operation.items():
         cells = {order(row): f"{ours(row)['ratio']:.2f}{' **missed**' if missed(row) else ''}" for row in rows}
-        target = f">= {rows[0]['target']:.3g}" if rows[0]["target"] is not None else ""
+        targets = sorted({row["target"] for row in rows if row["target"] is not None})
+        target = f">= {' or '.join(f'{target:.3g}' for target in targets)}" if targets else ""
         shown = " | ".join(cells.get(column, "") for column in columns)
         lines.append(f"| {operation}, {rows[0]['baseline']} | {target} | {shown} |")
     return "\n".join(lines) + "\n"
