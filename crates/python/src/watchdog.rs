@@ -525,6 +525,17 @@ pub struct Watchdog {
     threads: Mutex<Option<Threads>>,
 }
 
+impl Watchdog {
+    /// A program may end within microseconds of its signal: gives the decider, which enters signals into the report, the
+    /// time to do so. Bounded, since it has better things to do when it forces the end.
+    fn wait_for_the_decider(&self) {
+        let patience = Instant::now() + Duration::from_secs(1);
+        while self.shared.report().signals.len() < ARRIVALS.load(Ordering::Acquire) && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 #[pymethods]
 impl Watchdog {
     /// `report` is a list of `text`, `json` and paths; `dump_signal` the signal for which faulthandler writes stacks to
@@ -715,7 +726,10 @@ impl Watchdog {
 
     /// Writes the report where it was asked for, once.
     fn write(&self, py: Python<'_>) {
-        py.detach(|| self.shared.write(&self.shared.finished()));
+        py.detach(|| {
+            self.wait_for_the_decider();
+            self.shared.write(&self.shared.finished());
+        });
     }
 
     /// Sends a message to systemd, if it listens.
