@@ -10,7 +10,6 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::gil::GilCell;
 use crate::hub::{Binding, Hub, Origin};
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Value, Waker};
-use crate::permits;
 use crate::semaphore;
 
 /// A flag that lets every waiter pass once it is set. A superset of :class:`asyncio.Event`.
@@ -30,9 +29,8 @@ struct State {
 #[pymethods]
 impl Event {
     #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "()")]
-    fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        permits::any_arguments(args, kwargs);
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "()")]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self(GilCell::new(State::default()))
     }
 
@@ -110,24 +108,20 @@ impl Event {
 /// `Event.wait()`.
 pub struct WaitEvent(Py<Event>);
 
-fn yes(py: Python<'_>) -> Value {
-    true.into_pyobject(py).map(|yes| yes.to_owned().into_any().unbind()).ok()
-}
-
 impl Operation for WaitEvent {
     fn name(&self) -> &'static str {
         "Event.wait"
     }
 
     fn attempt(&mut self, py: Python<'_>) -> PyResult<Option<Value>> {
-        Ok(self.0.get().0.borrow(py).machine.is_set().then(|| yes(py)))
+        Ok(self.0.get().0.borrow(py).machine.is_set().then(|| Some(op::yes(py))))
     }
 
     fn enlist(&mut self, hub: &Bound<'_, Hub>, waker: Waker) -> PyResult<Enlisted> {
         let py = hub.py();
         let mut event = self.0.get().0.borrow(py);
         if event.machine.is_set() {
-            return Ok(Enlisted::Done(yes(py)));
+            return Ok(Enlisted::Done(Some(op::yes(py))));
         }
         let event = &mut *event;
         event.binding.claim(hub, event.machine.waiting(), "Event")?;
@@ -143,7 +137,7 @@ impl Operation for WaitEvent {
         let unbound = event.binding.release(waiting);
         drop(event);
         drop(unbound);
-        Ok(Resumed::Done(yes(py)))
+        Ok(Resumed::Done(Some(op::yes(py))))
     }
 
     fn leave(&mut self, py: Python<'_>, ticket: Ticket) -> PyResult<()> {

@@ -1,8 +1,8 @@
 //! The hub: one per event loop, made on first use. What all waiters of one loop share.
 //!
 //! Woken futures of one turn are gathered here, and ONE `call_soon` runs their callbacks, each in its own context, in
-//! the order of the wakes, and those of some that these wake in turn ([`EXTRA_WAKES`]). In debug mode every wake gets a `call_soon` of its own: asyncio's slow-callback log then
-//! names the task that was slow and not the hub.
+//! the order of the wakes, and those of some that these wake in turn ([`EXTRA_WAKES`]). In debug mode every wake gets a
+//! `call_soon` of its own: asyncio's slow-callback log then names the task that was slow and not the hub.
 
 use std::collections::VecDeque;
 

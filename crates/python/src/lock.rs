@@ -21,9 +21,8 @@ pub struct Lock;
 #[pymethods]
 impl Lock {
     #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "()")]
-    fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
-        permits::any_arguments(args, kwargs);
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "()")]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(Permits::new(Flavour::Lock, 1, Some(1), true)).add_subclass(Self)
     }
 

@@ -15,6 +15,7 @@ use pyo3::PyTraverseError;
 use pyo3::PyVisit;
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning};
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 
 use crate::aio;
 use crate::awaitable::{self, Kept, Reused, Step};
@@ -29,6 +30,11 @@ use crate::task_group::{EnterGroup, LeaveGroup, Spawn};
 
 /// What an operation came to; `None` is Python's None.
 pub type Value = Option<Py<PyAny>>;
+
+/// Python's True: what asyncio's `acquire` and `wait` answer.
+pub fn yes(py: Python<'_>) -> Py<PyAny> {
+    PyBool::new(py, true).to_owned().into_any().unbind()
+}
 
 /// What an operation's attempt to stand in line came to.
 pub enum Enlisted {

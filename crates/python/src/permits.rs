@@ -6,7 +6,6 @@ use pyo3::PyTraverseError;
 use pyo3::PyVisit;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
 
 use crate::args;
 use crate::awaitable::{self, Cached, CachesMethods, FastWith, Ready, SlowWith, Which};
@@ -292,7 +291,7 @@ impl Acquire {
     }
 
     fn answer(&self, py: Python<'_>) -> Value {
-        self.answers.then(|| true.into_pyobject(py).map(|yes| yes.to_owned().into_any().unbind()).ok()).flatten()
+        self.answers.then(|| op::yes(py))
     }
 }
 
@@ -419,6 +418,3 @@ pub fn try_acquire(slf: &Bound<'_, Permits>, n: Option<&Bound<'_, PyAny>>) -> Py
     permits.check_reachable(n)?;
     Ok(permits.take(n))
 }
-
-/// Refuses arguments to `__new__` of nothing: they are `__init__`'s, which subclasses may change.
-pub fn any_arguments(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) {}

@@ -26,7 +26,6 @@ use crate::gil::{GilCell, GilRef};
 use crate::heap;
 use crate::hub::{Binding, Hub, Origin};
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, ThreadWaker, Value, Waker};
-use crate::permits::any_arguments;
 
 /// Which of the three classes, or a subclass of which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,11 +221,19 @@ impl Queue {
                 Self::store_item(slf, queue, slot, item, origin)?;
                 Ok(Newcomer::Done(()))
             }
-            Err(Denied::NotNow) => Ok(Newcomer::HasToWait),
-            Err(Denied::ShutDown) => {
+            Err(denied) => Self::denied(slf.py(), queue, denied),
+        }
+    }
+
+    /// Why a newcomer gets nothing now: it has to wait, or there is nothing to wait for.
+    #[cold]
+    fn denied<T>(py: Python<'_>, queue: GilRef<'_, State>, denied: Denied) -> PyResult<Newcomer<T>> {
+        match denied {
+            Denied::NotNow => Ok(Newcomer::HasToWait),
+            Denied::ShutDown => {
                 let name = queue.flavour.name();
                 drop(queue);
-                Err(shut_down(slf.py(), name))
+                Err(shut_down(py, name))
             }
         }
     }
@@ -307,12 +314,7 @@ impl Queue {
         let mut queue = Queue::state(slf);
         match queue.machine.try_get() {
             Ok(claim) => Self::take_item(slf, queue, claim, origin).map(Newcomer::Done),
-            Err(Denied::NotNow) => Ok(Newcomer::HasToWait),
-            Err(Denied::ShutDown) => {
-                let name = queue.flavour.name();
-                drop(queue);
-                Err(shut_down(slf.py(), name))
-            }
+            Err(denied) => Self::denied(slf.py(), queue, denied),
         }
     }
 
@@ -527,9 +529,8 @@ fn refuse_loop_thread(py: Python<'_>, what: &str, instead: &str) -> PyResult<()>
 #[pymethods]
 impl Queue {
     #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "(maxsize=0)")]
-    fn py_new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        any_arguments(args, kwargs);
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(maxsize=0)")]
+    fn py_new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self::new(args.py(), Flavour::Fifo)
     }
 
@@ -922,9 +923,8 @@ pub struct PriorityQueue;
 #[pymethods]
 impl PriorityQueue {
     #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "(maxsize=0)")]
-    fn py_new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
-        any_arguments(args, kwargs);
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(maxsize=0)")]
+    fn py_new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(Queue::new(args.py(), Flavour::Priority)).add_subclass(Self)
     }
 
@@ -951,9 +951,8 @@ pub struct LifoQueue;
 #[pymethods]
 impl LifoQueue {
     #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "(maxsize=0)")]
-    fn py_new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
-        any_arguments(args, kwargs);
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(maxsize=0)")]
+    fn py_new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(Queue::new(args.py(), Flavour::Lifo)).add_subclass(Self)
     }
 

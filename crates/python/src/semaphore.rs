@@ -34,9 +34,8 @@ pub struct Semaphore;
 #[pymethods]
 impl Semaphore {
     #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "(value=1, *, fair=True)")]
-    fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
-        permits::any_arguments(args, kwargs);
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(value=1, *, fair=True)")]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(Permits::new(Flavour::Semaphore, 1, None, true)).add_subclass(Self)
     }
 
@@ -73,7 +72,7 @@ impl Semaphore {
         permits::try_acquire(slf.as_super(), n)
     }
 
-    /// Gives ``n`` permits back. Waiters they serve have them reserved at once and run in the next turn of the loop.
+    /// Gives ``n`` permits back. Waiters they serve have them reserved at once, and run soon, not inside this call.
     #[pyo3(signature = (n = None), text_signature = "($self, n=1)")]
     fn release(slf: &Bound<'_, Self>, n: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         Permits::give_back(slf.as_super(), args::permits(n, "Semaphore.release(n=...)")?)
@@ -118,9 +117,8 @@ pub struct BoundedSemaphore;
 #[pymethods]
 impl BoundedSemaphore {
     #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "(value=1, *, fair=True)")]
-    fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
-        permits::any_arguments(args, kwargs);
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(value=1, *, fair=True)")]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(Permits::new(Flavour::Bounded, 1, Some(1), true))
             .add_subclass(Semaphore)
             .add_subclass(Self)

@@ -20,7 +20,6 @@ use crate::args;
 use crate::gil::GilCell;
 use crate::hub::{Hub, Origin};
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Thrown, Value, Waker};
-use crate::permits;
 
 /// What a group has from its entry to its end.
 struct Entered {
@@ -369,9 +368,8 @@ pub fn race_group(py: Python<'_>) -> PyResult<Py<TaskGroup>> {
 #[pymethods]
 impl TaskGroup {
     #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "(*, limit=None, context=None)")]
-    fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        permits::any_arguments(args, kwargs);
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(*, limit=None, context=None)")]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self(GilCell::new(State::new(args.py(), Policy::FirstFailure, usize::MAX, None)))
     }
 
@@ -745,7 +743,7 @@ impl LeaveGroup {
         match (outcome, cancelled_by) {
             (Outcome::Fatal(error), _) => Err(PyErr::from_value(error.into_bound(py))),
             (Outcome::Cancelled, Some(error)) => Err(PyErr::from_value(error.into_bound(py))),
-            (Outcome::Quiet | Outcome::Cancelled, _) => Ok(Some(Some(yes(py)))),
+            (Outcome::Quiet | Outcome::Cancelled, _) => Ok(Some(Some(op::yes(py)))),
             (Outcome::Errors(errors), _) => {
                 if let Some(parent) = &parent
                     && parent.call_method0(intern!(py, "cancelling"))?.is_truthy()?
@@ -768,10 +766,6 @@ impl LeaveGroup {
             }
         }
     }
-}
-
-fn yes(py: Python<'_>) -> Py<PyAny> {
-    pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind()
 }
 
 impl Operation for LeaveGroup {
