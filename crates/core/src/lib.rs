@@ -13,6 +13,7 @@ pub mod deadlines;
 pub mod event;
 pub mod map;
 pub mod queue;
+pub mod schedule;
 pub mod scope;
 pub mod semaphore;
 mod slab;

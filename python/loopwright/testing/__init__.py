@@ -1,0 +1,18 @@
+"""The proof kit: virtual time, seeded schedules, a cancel at every await point, leak checks, a simulated network.
+
+For pytest there is the plugin, which is on as soon as Loopwright is installed::
+
+    @pytest.mark.loopwright(seeds=100, cancel="every")
+    async def test_transfer() -> None: ...
+"""
+
+from loopwright.testing.errors import Deadlock, LeakError, Livelock, Nondeterministic, ReplayError, SweepFailure
+
+__all__ = [
+    "Deadlock",
+    "LeakError",
+    "Livelock",
+    "Nondeterministic",
+    "ReplayError",
+    "SweepFailure",
+]

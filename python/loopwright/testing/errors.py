@@ -1,0 +1,36 @@
+"""What the proof kit raises when it has found something, or cannot go on."""
+
+from __future__ import annotations
+
+from loopwright.errors import LoopwrightError
+
+__all__ = ["Deadlock", "LeakError", "Livelock", "Nondeterministic", "ReplayError", "SweepFailure"]
+
+
+class Deadlock(LoopwrightError, RuntimeError):
+    """Nothing is runnable, no timer is set, and nothing outside of the loop can wake anybody: the program hangs.
+
+    The message has the await chain of every task, what it waits for, and who holds that.
+    """
+
+
+class Livelock(LoopwrightError, RuntimeError):
+    """Step after step was run without time passing: tasks keep each other awake and get nowhere."""
+
+
+class Nondeterministic(LoopwrightError, RuntimeError):
+    """Two runs under the same schedule took different courses: the test depends on something that the kit does not
+    control, such as the order of a set of objects, ``id()``, real randomness or real time.
+    """
+
+
+class ReplayError(LoopwrightError, ValueError):
+    """A replay string cannot be used here: it is not one, or comes from another version, or the test has changed."""
+
+
+class SweepFailure(LoopwrightError, AssertionError):
+    """A cancel sweep found a point at which a cancel breaks something; the message has the table of the points."""
+
+
+class LeakError(LoopwrightError, AssertionError):
+    """A test left something behind: a task, a socket, an exception that nobody retrieved."""
