@@ -551,6 +551,14 @@ pub fn call_in_context<'py>(
     callback: &Bound<'py, PyAny>,
     argument: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    in_context(context, || callback.call1((argument,)))
+}
+
+/// Calls `call` in a context.
+///
+/// # Errors
+/// The call's, or `RuntimeError` when the context is entered already.
+pub fn in_context<'py, T>(context: &Bound<'py, PyAny>, call: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     let py = context.py();
     // SAFETY: PyContext_Enter and _Exit check the type of their argument, which lives through both; they are paired, and
     // the error of the call is held by `called`, not pending, while _Exit runs.
@@ -558,12 +566,21 @@ pub fn call_in_context<'py>(
         if ffi::PyContext_Enter(context.as_ptr()) < 0 {
             return Err(PyErr::fetch(py));
         }
-        let called = callback.call1((argument,));
+        let called = call();
         if ffi::PyContext_Exit(context.as_ptr()) < 0 {
             return Err(PyErr::fetch(py));
         }
         called
     }
+}
+
+/// `contextvars.copy_context()`.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: called with the GIL held; the result is a new reference or NULL with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
 /// `function(*arguments, context=context)` without a tuple and a dict: `call_soon` and `call_at` of every wake.

@@ -2,7 +2,8 @@
 //!
 //! Woken futures of one turn are gathered here, and ONE `call_soon` runs their callbacks, each in its own context, in
 //! the order of the wakes, and those of some that these wake in turn ([`EXTRA_WAKES`]). In debug mode every wake gets a
-//! `call_soon` of its own: asyncio's slow-callback log then names the task that was slow and not the hub.
+//! `call_soon` of its own: asyncio's slow-callback log then names the task that was slow and not the hub. So it does on a
+//! simulated loop, which decides about each.
 
 use std::collections::VecDeque;
 
@@ -15,6 +16,7 @@ use crate::aio;
 use crate::awaitable;
 use crate::fut::Fut;
 use crate::gil::{GilCell, GilRef};
+use crate::sim::SimCore;
 use crate::timers::Timers;
 
 /// From where a wake comes.
@@ -43,6 +45,7 @@ struct State {
     /// What `get_debug()` said, and for how many more turns that is believed.
     debug: bool,
     debug_age: u32,
+    simulated: bool,
 }
 
 /// `set_debug(True)` on a running loop shows after so many turns; `asyncio.run(debug=True)` at once.
@@ -70,8 +73,8 @@ impl Hub {
     pub fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
         let py = event_loop.py();
         let name = intern!(py, ATTRIBUTE);
-        if let Some(hub) = event_loop.getattr_opt(name)? {
-            return Ok(hub.cast_into::<Self>()?.unbind());
+        if let Some(hub) = Self::existing(event_loop)? {
+            return Ok(hub);
         }
         let hub = Bound::new(
             py,
@@ -86,6 +89,7 @@ impl Hub {
                     scheduled: false,
                     debug: false,
                     debug_age: 0,
+                    simulated: event_loop.cast::<SimCore>().is_ok(),
                 }),
                 GilCell::new(Timers::of(event_loop)?),
             ),
@@ -94,6 +98,15 @@ impl Hub {
         hub.get().0.borrow(py).drain = Some(drain);
         event_loop.setattr(name, &hub)?;
         Ok(hub.unbind())
+    }
+
+    /// The hub of a loop that has one already.
+    ///
+    /// # Errors
+    /// Whatever the loop raises when an attribute is read.
+    pub fn existing(event_loop: &Bound<'_, PyAny>) -> PyResult<Option<Py<Self>>> {
+        let hub = event_loop.getattr_opt(intern!(event_loop.py(), ATTRIBUTE))?;
+        hub.map(|hub| Ok(hub.cast_into::<Self>()?.unbind())).transpose()
     }
 
     /// The loop this hub belongs to.
@@ -125,6 +138,9 @@ impl Hub {
     /// What `call_soon` raises: the loop is closed.
     pub fn wake(slf: &Bound<'_, Self>, fut: Py<Fut>, origin: Origin) -> PyResult<()> {
         let py = slf.py();
+        if slf.get().0.borrow(py).simulated {
+            return Self::schedule_alone(slf, fut.bind(py), origin);
+        }
         {
             let mut hub = slf.get().0.borrow(slf.py());
             hub.ready.push_back(fut);
@@ -139,7 +155,7 @@ impl Hub {
                 hub.scheduled = false;
                 hub.ready.pop_back()
             };
-            return fut.map_or(Ok(()), |fut| Self::schedule_alone(slf, fut.bind(py)));
+            return fut.map_or(Ok(()), |fut| Self::schedule_alone(slf, fut.bind(py), origin));
         } else {
             Self::schedule_drain(slf, origin)
         };
@@ -152,6 +168,12 @@ impl Hub {
             drop(lost);
         }
         scheduled
+    }
+
+    /// Whether the loop simulates time and order: then it asks for the earliest deadline itself, and every wake is an
+    /// entry of its own in its ready queue.
+    pub fn is_simulated(&self, py: Python<'_>) -> bool {
+        self.0.borrow(py).simulated
     }
 
     /// Whether the loop is in debug mode, asked anew every [`DEBUG_ASKED_EVERY`] turns.
@@ -171,28 +193,31 @@ impl Hub {
         Ok(debug)
     }
 
-    fn schedule_alone(slf: &Bound<'_, Self>, fut: &Bound<'_, Fut>) -> PyResult<()> {
+    fn schedule_alone(slf: &Bound<'_, Self>, fut: &Bound<'_, Fut>, origin: Origin) -> PyResult<()> {
         let py = slf.py();
-        let call_soon = slf.get().0.borrow(py).call_soon.as_ref().map(|call_soon| call_soon.clone_ref(py));
-        let Some(call_soon) = call_soon else { return Ok(()) };
+        let Some(call_soon) = Self::call_soon(slf, origin)? else { return Ok(()) };
         for (callback, context) in Fut::take_callbacks(fut) {
             let arguments = [callback.bind(py), fut.as_any()];
-            awaitable::call_with_context(call_soon.bind(py), arguments, context.bind(py))?;
+            awaitable::call_with_context(&call_soon, arguments, context.bind(py))?;
         }
         Ok(())
     }
 
-    fn schedule_drain(slf: &Bound<'_, Self>, origin: Origin) -> PyResult<()> {
+    /// The loop's `call_soon`, or `call_soon_threadsafe`; None when the loop is gone.
+    fn call_soon<'py>(slf: &Bound<'py, Self>, origin: Origin) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
-        let (call_soon, drain) = {
-            let hub = slf.get().0.borrow(py);
-            let (Some(call_soon), Some(drain)) = (&hub.call_soon, &hub.drain) else { return Ok(()) };
-            (call_soon.clone_ref(py), drain.clone_ref(py))
-        };
-        let call_soon = match origin {
+        let call_soon = slf.get().0.borrow(py).call_soon.as_ref().map(|call_soon| call_soon.clone_ref(py));
+        let Some(call_soon) = call_soon else { return Ok(None) };
+        Ok(Some(match origin {
             Origin::Loop => call_soon.into_bound(py),
             Origin::Thread => slf.get().event_loop(py)?.getattr(intern!(py, "call_soon_threadsafe"))?,
-        };
+        }))
+    }
+
+    fn schedule_drain(slf: &Bound<'_, Self>, origin: Origin) -> PyResult<()> {
+        let py = slf.py();
+        let drain = slf.get().0.borrow(py).drain.as_ref().map(|drain| drain.clone_ref(py));
+        let (Some(call_soon), Some(drain)) = (Self::call_soon(slf, origin)?, drain) else { return Ok(()) };
         awaitable::call_with_context(&call_soon, [drain.bind(py)], &slf.get().context(py))?;
         Ok(())
     }

@@ -24,6 +24,7 @@ mod op;
 mod permits;
 mod queue;
 mod semaphore;
+mod sim;
 mod task_group;
 mod timeout;
 mod timers;
@@ -53,6 +54,8 @@ mod _loopwright {
     use crate::queue::{LifoQueue, PriorityQueue, Queue};
     #[pymodule_export]
     use crate::semaphore::{BoundedSemaphore, Semaphore};
+    #[pymodule_export]
+    use crate::sim::{Search, SimCore, SimHandle};
     #[pymodule_export]
     use crate::task_group::{TaskGroup, race_group};
     #[pymodule_export]

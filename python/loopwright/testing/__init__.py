@@ -6,6 +6,7 @@ For pytest there is the plugin, which is on as soon as Loopwright is installed::
     async def test_transfer() -> None: ...
 """
 
+from loopwright.testing._loop import SimLoop, SimTask
 from loopwright.testing.errors import Deadlock, LeakError, Livelock, Nondeterministic, ReplayError, SweepFailure
 
 __all__ = [
@@ -14,5 +15,7 @@ __all__ = [
     "Livelock",
     "Nondeterministic",
     "ReplayError",
+    "SimLoop",
+    "SimTask",
     "SweepFailure",
 ]

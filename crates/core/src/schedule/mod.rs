@@ -222,10 +222,21 @@ impl<E> Scheduler<E> {
     pub fn pick(&mut self) -> Option<(Candidate, E)> {
         let chosen = self.decide()?;
         let (ran, entry) = self.ready.take(chosen)?;
+        self.begins(ran);
+        Some((ran, entry))
+    }
+
+    /// Takes the oldest entry, whatever the strategy would say.
+    pub fn pick_oldest(&mut self) -> Option<(Candidate, E)> {
+        let (ran, entry) = self.ready.take(0)?;
+        self.begins(ran);
+        Some((ran, entry))
+    }
+
+    fn begins(&mut self, ran: Candidate) {
         self.steps += 1;
         self.running = true;
         self.trace.stepped(ran.lane);
-        Some((ran, entry))
     }
 
     fn decide(&mut self) -> Option<usize> {
@@ -338,6 +349,16 @@ impl<E> Scheduler<E> {
     #[must_use]
     pub fn trace(&self) -> &Trace {
         &self.trace
+    }
+
+    /// A scheduler that goes on with what waits here, under another strategy.
+    #[must_use]
+    pub fn succeed(&mut self, level: Level, strategy: Box<dyn Strategy>) -> Self {
+        let mut next = Self::new(level, strategy);
+        next.ready = std::mem::take(&mut self.ready);
+        next.steps = self.steps;
+        next.running = self.running;
+        next
     }
 
     /// The strategy is told how the run went and handed back, for the next run. What is left in the queue is dropped.
