@@ -6,16 +6,25 @@ For pytest there is the plugin, which is on as soon as Loopwright is installed::
     async def test_transfer() -> None: ...
 """
 
+from loopwright.testing import strategies
+from loopwright.testing._explore import Exploration, Failure, Row, explore, replay, run
 from loopwright.testing._loop import SimLoop, SimTask
 from loopwright.testing.errors import Deadlock, LeakError, Livelock, Nondeterministic, ReplayError, SweepFailure
 
 __all__ = [
     "Deadlock",
+    "Exploration",
+    "Failure",
     "LeakError",
     "Livelock",
     "Nondeterministic",
     "ReplayError",
+    "Row",
     "SimLoop",
     "SimTask",
     "SweepFailure",
+    "explore",
+    "replay",
+    "run",
+    "strategies",
 ]

@@ -101,6 +101,8 @@ class SimLoop(_SimCore, asyncio.SelectorEventLoop):
     if TYPE_CHECKING:  # what asyncio's loop has and its stubs do not tell
         _selector: selectors.BaseSelector
         _task_factory: Any
+        _asyncgens: Any
+        _default_executor: Any
         _ssock: Any
         _csock: Any
 

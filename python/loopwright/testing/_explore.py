@@ -1,0 +1,443 @@
+"""Running a test under one schedule, under many, and under one again.
+
+Lives here: the run and its teardown, the search, the report of a failing schedule. Does not live here: which schedules
+there are (:mod:`.strategies`), the loop (:mod:`._loop`), how a report looks (:mod:`._table`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import linecache
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from types import CoroutineType
+from typing import Any, TypeVar
+
+from loopwright._loopwright import _Search
+from loopwright.testing import strategies
+from loopwright.testing._loop import SimLoop
+from loopwright.testing.errors import Nondeterministic, ReplayError
+from loopwright.testing.strategies import Strategy
+
+__all__ = ["Exploration", "Failure", "Row", "explore", "replay", "run"]
+
+T = TypeVar("T")
+Test = Callable[[], Coroutine[Any, Any, T]]
+
+MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
+_VERSION = "lw1"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One step of a schedule."""
+
+    step: int
+    time: float
+    """Seconds of the loop's clock."""
+    lane: str
+    """The task, by creation path."""
+    task: str
+    """The task, by name."""
+    file: str
+    line: int
+    source: str
+    """The line of the program at which the step ended."""
+    what: str
+    """What the step ended with: what the task waits for, or how it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A schedule under which the test failed, shrunk and run again."""
+
+    error: BaseException
+    replay: str
+    """Runs it again: ``pytest --loopwright-replay=...``, or :func:`replay`."""
+    schedule: int
+    """How many schedules had been run when it was found, itself included."""
+    level: str
+    strategy: str
+    preemptions: int
+    """Decisions that were not first in, first out."""
+    rows: list[Row] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """A search that found nothing."""
+
+    schedules: int
+    seconds: float
+    covered: bool
+    """Whether every interleaving that could make a difference was run."""
+    note: str
+    """Why not."""
+    digests: frozenset[int] = field(repr=False)
+    """One number per course that a run took; two runs with the same are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every run of one search shares."""
+
+    level: str = "task"
+    virtual_time: bool = True
+    timeout: float | None = None
+    max_steps: int = 1_000_000
+    on_loop: Callable[[SimLoop], object] | None = None
+
+
+class _Overtime(TimeoutError):
+    """The test took longer than its ``timeout=``, in seconds of the loop's clock."""
+
+
+def _expire(loop: SimLoop, settings: Settings, expired: list[BaseException]) -> None:
+    names = ", ".join(task.get_name() for task in loop.tasks())
+    expired.append(_Overtime(f"the test was not over after {settings.timeout:g} s of the loop's time; alive: {names}"))
+    loop.stop()
+
+
+def play(test: Test[T], search: _Search | None, settings: Settings) -> T:
+    """One run on a loop of its own. The search gets its strategy back, and knows whether the run failed."""
+    loop = SimLoop(
+        level=settings.level, search=search, virtual_time=settings.virtual_time, max_steps=settings.max_steps
+    )
+    failed = True
+    expired: list[BaseException] = []
+    try:
+        if settings.on_loop is not None:
+            settings.on_loop(loop)
+        if settings.timeout is not None:
+            loop.call_later(settings.timeout, _expire, loop, settings, expired)
+        try:
+            result: T = loop.run_until_complete(_checked(test()))
+        except RuntimeError:
+            if expired:
+                raise expired[0] from None
+            raise
+        failed = False
+        return result
+    finally:
+        loop._finish(failed)
+        _tear_down(loop)
+
+
+def _checked(coroutine: Any) -> Coroutine[Any, Any, Any]:
+    if type(coroutine) is CoroutineType or asyncio.iscoroutine(coroutine):
+        return coroutine
+    raise TypeError(f"a test is an async def without arguments; calling this one gave {coroutine!r}")
+
+
+def _tear_down(loop: SimLoop) -> None:
+    """What ``asyncio.run`` does at its end."""
+    try:
+        left = loop.tasks()
+        if left:
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            for task in left:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    loop.call_exception_handler(
+                        {
+                            "message": "unhandled exception during the teardown of a test",
+                            "exception": error,
+                            "task": task,
+                        }
+                    )
+        if loop._asyncgens:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        if loop._default_executor is not None:
+            loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+
+
+def run(  # noqa: PLR0913 (each is a setting of its own)
+    main: Test[T],
+    *,
+    seed: int | None = None,
+    level: str = "task",
+    virtual_time: bool = True,
+    timeout: float | None = None,
+    max_steps: int = 1_000_000,
+) -> T:
+    """Runs ``main()`` to its end, as ``asyncio.run`` does, on a :class:`SimLoop`.
+
+    Args:
+        main: an ``async def`` without arguments.
+        seed: of the schedule; None is asyncio's own order.
+        level: what the schedule may change; see :class:`SimLoop`.
+        virtual_time: False keeps time at the real rate.
+        timeout: seconds of the loop's clock after which the run fails.
+        max_steps: steps without time passing after which it fails.
+
+    Returns:
+        What ``main()`` returns.
+
+    Raises:
+        Deadlock: nothing can run any more.
+        Livelock: tasks keep each other awake and get nowhere.
+        TimeoutError: ``timeout`` is over.
+    """
+    settings = Settings(level, virtual_time, timeout, max_steps)
+    search = None
+    if seed is not None:
+        search = _Search.random(seed & 0xFFFF_FFFF_FFFF_FFFF, 1)
+        search.begin()
+    return play(main, search, settings)
+
+
+def explore(  # noqa: PLR0913 (each is a setting of its own)
+    test: Test[Any],
+    *,
+    strategy: str | Strategy = "random",
+    seeds: int = 100,
+    level: str | None = None,
+    first_seed: int = 0,
+    virtual_time: bool = True,
+    timeout: float | None = None,
+    max_steps: int = 1_000_000,
+    on_loop: Callable[[SimLoop], object] | None = None,
+) -> Exploration:
+    """Runs a test under many schedules; the first under which it fails is shrunk, run again and reported.
+
+    Args:
+        test: an ``async def`` without arguments, called anew for every schedule.
+        strategy: which schedules: a name ("random", "pct", "delays", "dpor"), the name of a level (random schedules at
+            that level), or one of :mod:`loopwright.testing.strategies`.
+        seeds: how many schedules, for strategies that sample.
+        level: what a schedule may change: "timing", "task" (the default) or "chaos"; see :class:`SimLoop`.
+        first_seed: where strategies that sample begin.
+        virtual_time: False keeps time at the real rate.
+        timeout: seconds of the loop's clock that one run may take.
+        max_steps: steps without time passing that one run may take.
+        on_loop: called with the loop of every run before it starts.
+
+    Returns:
+        What was searched.
+
+    Raises:
+        Exception: what the test raised, as itself, with a note that has the schedule as a table and the string that
+            replays it; ``error.__loopwright__`` is the :class:`Failure`.
+        Nondeterministic: the same schedule took two courses.
+        ValueError: there is no such strategy or level.
+    """
+    chosen, level = strategies.choose(strategy, seeds=seeds, level=level)
+    settings = Settings(level, virtual_time, timeout, max_steps, on_loop)
+    search = chosen.start(first_seed)
+    began = time.monotonic()
+    digests = set()
+    schedules = 0
+    while search.begin():
+        schedules += 1
+        try:
+            play(test, search, settings)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            raise _report(test, error, search, settings, found=(schedules, chosen)) from error.__cause__
+        digest = search.digest
+        assert digest is not None
+        digests.add(digest)
+        if schedules == 2:  # noqa: PLR2004 (once per search)
+            _check_determinism(test, search, settings)
+    covered, note = search.coverage()
+    return Exploration(schedules, time.monotonic() - began, covered, note, frozenset(digests))
+
+
+def _check_determinism(test: Test[Any], search: _Search, settings: Settings) -> None:
+    """Runs the last schedule again: it has to take the same course."""
+    digest, schedule = search.digest, search.schedule
+    assert schedule is not None
+    again = _Search.replay(schedule)
+    again.begin()
+    try:
+        play(test, again, settings)
+    except Exception as error:
+        raise _two_courses(test, schedule, settings) from error
+    if again.digest != digest:
+        raise _two_courses(test, schedule, settings)
+
+
+def _two_courses(test: Test[Any], schedule: bytes, settings: Settings) -> Nondeterministic:
+    """Where two runs of one schedule part, in words."""
+    one, two = (_record(test, schedule, settings)[0] for _ in range(2))
+    where = "they are equal when looked at closely: the difference comes and goes"
+    for first, second in zip(one, two, strict=False):
+        if (first.lane, first.file, first.line) != (second.lane, second.file, second.line):
+            where = (
+                f"they part at step {first.step}: {first.task} at {first.file}:{first.line} ({first.what}) in one, "
+                f"{second.task} at {second.file}:{second.line} ({second.what}) in the other"
+            )
+            break
+    else:
+        if len(one) != len(two):
+            where = f"one takes {len(one)} steps, the other {len(two)}"
+    return Nondeterministic(
+        f"the same schedule took two courses; {where}. The test depends on something that is not under control: the "
+        "order of a set of objects, id() or hash(), real randomness (use the fixture seeded), real time (use "
+        "virtual_clock), state that one run leaves to the next, or a server outside"
+    )
+
+
+def _report(
+    test: Test[Any], error: BaseException, search: _Search, settings: Settings, *, found: tuple[int, Strategy]
+) -> BaseException:
+    """Shrinks and repeats the failing schedule; the error to raise."""
+    schedules, strategy = found
+    schedule = search.schedule
+    assert schedule is not None
+    rows, again, deviations = _record(test, schedule, settings)
+    if again is None or type(again) is not type(error):
+        parted = _two_courses(test, schedule, settings)
+        parted.__cause__ = error
+        return parted
+    failure = Failure(
+        error=again,
+        replay=format_replay(settings.level, schedule),
+        schedule=schedules,
+        level=settings.level,
+        strategy=strategy.name,
+        preemptions=deviations,
+        rows=rows,
+    )
+    again.__loopwright__ = failure  # type: ignore[attr-defined]
+    again.add_note(describe(failure))
+    return again
+
+
+def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[Row], BaseException | None, int]:
+    """Runs one schedule with every step written down."""
+    rows: list[Row] = []
+
+    def watch(loop: SimLoop) -> None:
+        if settings.on_loop is not None:
+            settings.on_loop(loop)
+
+        def on_step(task: Any, nth: int) -> None:
+            if task is not None:
+                file, line, source, what = _where(task)
+                rows.append(
+                    Row(
+                        step=loop.steps,
+                        time=loop.time(),
+                        lane=loop.lane(task),
+                        task=task.get_name(),
+                        file=file,
+                        line=line,
+                        source=source,
+                        what=what,
+                    )
+                )
+
+        loop.on_step = on_step
+
+    search = _Search.replay(schedule)
+    search.begin()
+    error: BaseException | None = None
+    try:
+        play(test, search, Settings(settings.level, settings.virtual_time, settings.timeout, settings.max_steps, watch))
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as failed:
+        error = failed
+    return rows, error, search.deviations[0]
+
+
+def _where(task: asyncio.Task[Any]) -> tuple[str, int, str, str]:
+    """File, line and source at which a task's outermost coroutine stands, and what it does there."""
+    if task.done():
+        ended = "is cancelled" if task.cancelled() else "raises" if task.exception() else "ends"
+        return "", 0, "", ended
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    if frame is None:
+        return "", 0, "", "waits"
+    file = frame.f_code.co_filename
+    return file, frame.f_lineno, linecache.getline(file, frame.f_lineno).strip(), "waits"
+
+
+def _table(rows: list[Row]) -> str:
+    return "\n".join(f"{row.step:5} {row.task:12} {row.file}:{row.line}: {row.source} ({row.what})" for row in rows)
+
+
+def describe(failure: Failure) -> str:
+    """The failing schedule for a person: a table, and how to run it again."""
+    return (
+        f"loopwright: fails under schedule {failure.schedule} of {failure.strategy} at level {failure.level}, "
+        f"{failure.preemptions} decision(s) away from asyncio's own order\n{_table(failure.rows)}\n"
+        f"replay: {failure.replay}"
+    )
+
+
+def replay(test: Test[T], string: str, **options: Any) -> T:
+    """Runs a test under the schedule of a replay string, once.
+
+    Args:
+        test: as for :func:`explore`.
+        string: what a failure printed, ``lw1:3.13:task:...``.
+        options: ``virtual_time``, ``timeout``, ``max_steps`` and ``on_loop`` as for :func:`explore`.
+
+    Returns:
+        What the test returns, if it passes.
+
+    Raises:
+        ReplayError: the string is not one, or of another version, or the test has changed so that the schedule does not
+            fit it any more.
+        Exception: what the test raises.
+    """
+    level, schedule, _point = parse_replay(string)
+    search = _Search.replay(schedule)
+    search.begin()
+    try:
+        result = play(test, search, Settings(level=level, **options))
+    finally:
+        diverged = search.diverged
+        if diverged is not None and sys.exception() is None:
+            raise ReplayError(
+                f"the test has changed: at decision {diverged} of the replayed schedule the task that went next is not "
+                "there. Search again, without the replay string"
+            )
+    return result
+
+
+def format_replay(level: str, schedule: bytes, point: str = "") -> str:
+    """The string that :func:`replay` understands."""
+    text = base64.urlsafe_b64encode(schedule).decode().rstrip("=")
+    return ":".join([_VERSION, MINOR, level, text, *([point] if point else [])])
+
+
+def parse_replay(string: str) -> tuple[str, bytes, str]:
+    """Level, schedule and cancel point of a replay string.
+
+    Raises:
+        ReplayError: it cannot be used here; the message says why and what to do.
+    """
+    parts = string.strip().split(":", 4)
+    if len(parts) < 4 or not parts[0].startswith("lw"):  # noqa: PLR2004 (the parts of a replay string)
+        raise ReplayError(
+            f"{string!r} is not a replay string; it looks like lw1:{MINOR}:task:AAEC and is printed with a failure"
+        )
+    version, minor, level, text = parts[:4]
+    if version != _VERSION:
+        raise ReplayError(
+            f"{string!r} is of another version of Loopwright ({version}; this one reads {_VERSION}): search again"
+        )
+    if minor != MINOR:
+        raise ReplayError(
+            f"{string!r} was recorded on CPython {minor}, this is {MINOR}: asyncio itself takes other steps there. "
+            f"Replay it on CPython {minor}, or search again"
+        )
+    if level not in strategies.LEVELS:
+        raise ReplayError(f"{string!r} names no level: {level!r} is none of {', '.join(strategies.LEVELS)}")
+    try:
+        schedule = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        _Search.replay(schedule)
+    except (binascii.Error, ValueError):
+        raise ReplayError(f"{string!r} is damaged: copy the whole string") from None
+    return level, schedule, parts[4] if len(parts) > 4 else ""  # noqa: PLR2004

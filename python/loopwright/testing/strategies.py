@@ -1,0 +1,70 @@
+"""Search strategies: which schedules of a test are run, and when the search is over.
+
+A strategy is given to ``explore(strategy=...)`` and to the pytest marker, by name or as one of these::
+
+    explore(test, strategy="random", seeds=200)
+    explore(test, strategy=strategies.random(200))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from loopwright._loopwright import _Search
+
+__all__ = ["LEVELS", "Strategy", "choose", "random"]
+
+LEVELS = ("timing", "task", "chaos")
+"""How much of the order a schedule may change; see :class:`loopwright.testing.SimLoop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A way to search. Made by the functions of this module."""
+
+    name: str
+    """What to call it, with its parameters."""
+    start: Callable[[int], _Search]
+    """Begins a search from a first seed."""
+
+
+def random(n: int) -> Strategy:
+    """``n`` schedules by lot, of consecutive seeds. The best first choice: cheap, and no kind of bug escapes for ever.
+
+    Raises:
+        ValueError: ``n`` is not positive.
+    """
+    if n < 1:
+        raise ValueError(f"random({n}): a search needs one schedule or more")
+    return Strategy(f"random({n})", lambda seed: _Search.random(seed, n))
+
+
+_BY_NAME: dict[str, Callable[[int], Strategy]] = {"random": random}
+
+
+def choose(strategy: str | Strategy, *, seeds: int, level: str | None) -> tuple[Strategy, str]:
+    """The strategy and the level that are meant: the name of a level stands for random schedules at that level.
+
+    Raises:
+        TypeError: ``strategy`` is neither a name nor a strategy.
+        ValueError: there is no such strategy or level.
+    """
+    if isinstance(strategy, str) and strategy in LEVELS:
+        if level is not None and level != strategy:
+            raise ValueError(f"strategy={strategy!r} is a level itself, and level={level!r} another: give one of them")
+        level = strategy
+        strategy = random(seeds)
+    level = "task" if level is None else level
+    if level not in LEVELS:
+        raise ValueError(f"no level {level!r}: use one of {', '.join(LEVELS)}")
+    if isinstance(strategy, Strategy):
+        return strategy, level
+    if not isinstance(strategy, str):
+        raise TypeError(f"strategy= takes a name or one of loopwright.testing.strategies, not {strategy!r}")
+    if strategy not in _BY_NAME:
+        raise ValueError(
+            f"no strategy {strategy!r}: use one of {', '.join(_BY_NAME)}, or a level ({', '.join(LEVELS)}) for random "
+            "schedules at that level"
+        )
+    return _BY_NAME[strategy](seeds), level
