@@ -1,0 +1,233 @@
+"""From a task down to what it waits for: every coroutine, generator and awaitable between them.
+
+Lives here: the walk (:func:`steps`), and which frames are a library's and which are the user's own. Does not live
+here: what the library frame at the end means (:mod:`loopwright.testing._waits`), who holds what
+(:mod:`loopwright.testing._holders`).
+
+CPython tells what a coroutine awaits, and stops at everything else: at the ``__anext__()`` of an async generator, at
+``coroutine.__await__()``, at ``anext(it, default)``, at an object with a custom ``__await__``. What these refer to the
+garbage collector knows, so it is asked: among the referents of such an object is the coroutine that it drives. Where
+there are several, the right one is the one that leads to the future which the task waits for.
+
+Nothing here runs code of the program: attributes are looked up on types, never on foreign objects. Frames are walked
+but not kept, and their locals are left alone: reading those would keep objects alive on CPython up to 3.12.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import types
+from collections import deque
+from collections.abc import Iterator
+from types import CodeType, FrameType
+from typing import Any, Final, Literal, NamedTuple
+
+from loopwright import Event
+
+__all__ = ["OPERATION", "Kind", "Step", "follow", "future_of", "is_user", "module_of", "referents", "steps"]
+
+Kind = Literal["coroutine", "generator", "async generator", "awaitable", "function"]
+
+
+def _type_of_operations() -> type:
+    """The extension has no public name for it."""
+    probe = Event().wait()
+    probe.close()
+    return type(probe)
+
+
+OPERATION: Final = _type_of_operations()
+"""What the methods of Loopwright's objects give to ``await``."""
+
+DEEPEST: Final = 10_000
+"""Links of one chain that are followed; more is a cycle that Python itself cannot run."""
+
+_WIDEST: Final = 500
+"""Objects looked at in search of the coroutine behind one opaque object."""
+
+
+class Step(NamedTuple):
+    """One link of a chain, with its live objects: for the length of one report."""
+
+    awaited: Any
+    """The coroutine, generator or other awaitable; None for a plain function on the stack of the running task."""
+    frame: FrameType | None
+    """None for an awaitable without one, and for a coroutine that has ended."""
+    code: CodeType | None
+    kind: Kind
+
+
+class _Shape(NamedTuple):
+    """Which attributes tell about a kind of coroutine."""
+
+    frame: str
+    code: str
+    awaits: str
+    running: str
+    suspended: str
+    kind: Kind
+
+
+_SHAPES: Final = (
+    _Shape("cr_frame", "cr_code", "cr_await", "cr_running", "cr_suspended", "coroutine"),
+    _Shape("gi_frame", "gi_code", "gi_yieldfrom", "gi_running", "gi_suspended", "generator"),
+    _Shape("ag_frame", "ag_code", "ag_await", "ag_running", "ag_suspended", "async generator"),
+)
+
+_PLUMBING: Final = {
+    "async_generator_asend",
+    "async_generator_athrow",
+    "anext_awaitable",
+    "coroutine_wrapper",
+    "_GeneratorWrapper",  # of types.coroutine
+}
+"""Types whose objects only pass a coroutine on; nobody wrote them into a program."""
+
+_CONTAINERS: Final = (dict, tuple, list, types.MethodType, types.BuiltinMethodType, types.CellType)
+_NEVER_THROUGH: Final = (type, types.ModuleType, types.CodeType, types.FrameType, asyncio.AbstractEventLoop)
+
+
+def referents(owner: Any) -> list[Any]:
+    """What an object refers to: for a suspended coroutine also its locals and what is on its value stack."""
+    return gc.get_referents(owner)
+
+
+def future_of(task: asyncio.Future[Any]) -> Any:
+    """The future that a task waits for; None when it is about to run, runs, or has ended."""
+    future = getattr(task, "_fut_waiter", None)
+    return None if future is None or future.done() else future
+
+
+def steps(task: asyncio.Task[Any]) -> tuple[list[Step], Any]:
+    """The links of a task, outermost first, and what is below the last of them: a future, an operation of
+    Loopwright, or None.
+    """
+    coroutine = None if task.done() else task.get_coro()
+    if coroutine is None:
+        return [], None
+    return follow(coroutine, future_of(task))
+
+
+def module_of(frame: FrameType) -> str:
+    """The name of the module that a frame's code belongs to."""
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def is_user(step: Step) -> bool:
+    """Whether a link is of the program's own code or of a library's that is neither asyncio, anyio nor Loopwright."""
+    if step.frame is None:
+        return False
+    top = module_of(step.frame).partition(".")[0]
+    return top not in _LIBRARIES
+
+
+_LIBRARIES: Final = {*sys.stdlib_module_names, "loopwright", "anyio", "sniffio", "uvloop"} - {"__main__", "this"}
+
+
+# ------------------------------------------------------------------------------------------------------- the walk
+
+
+def _shape(awaited: Any) -> _Shape | None:
+    kind = type(awaited)
+    for shape in _SHAPES:
+        if hasattr(kind, shape.awaits):
+            return shape
+    return None
+
+
+def follow(awaited: Any, future: Any) -> tuple[list[Step], Any]:
+    """As :func:`steps`, from any awaitable; ``future`` is what is known to be at the end."""
+    chain: list[Step] = []
+    while awaited is not None and len(chain) < DEEPEST:
+        shape = _shape(awaited)
+        if shape is None:
+            if _is_leaf(awaited, future):
+                return chain, future if type(awaited).__name__ == "FutureIter" else awaited
+            if type(awaited).__name__ not in _PLUMBING:
+                chain.append(Step(awaited, None, None, "awaitable"))
+            awaited = _behind(awaited, future)
+            continue
+        frame = getattr(awaited, shape.frame)
+        if getattr(awaited, shape.running) and frame is not None and (running := list(_running(frame))):
+            chain.extend(running)
+            return chain, None
+        chain.append(Step(awaited, frame, getattr(awaited, shape.code), shape.kind))
+        awaited = getattr(awaited, shape.awaits)
+    return chain, future
+
+
+def _is_leaf(awaited: Any, future: Any) -> bool:
+    kind = type(awaited)
+    return (
+        awaited is future
+        or kind is OPERATION
+        or kind.__name__ == "FutureIter"
+        or getattr(kind, "_asyncio_future_blocking", None) is not None
+    )
+
+
+def _behind(opaque: Any, future: Any) -> Any:
+    """The coroutine, generator or future that an opaque object drives; None if it cannot be told."""
+    found: list[Any] = []
+    seen: set[int] = {id(opaque)}
+    waiting = deque([(opaque, 0)])
+    while waiting and len(seen) < _WIDEST:
+        owner, depth = waiting.popleft()
+        for candidate in referents(owner):
+            if id(candidate) in seen or isinstance(candidate, _NEVER_THROUGH):
+                continue
+            seen.add(id(candidate))
+            if candidate is future or _is_in_the_middle(candidate) or type(candidate).__name__ in _PLUMBING:
+                found.append(candidate)
+            elif type(candidate) is OPERATION or getattr(type(candidate), "_asyncio_future_blocking", None) is not None:
+                continue  # somebody else's wait
+            elif depth < 3 and _may_hide(candidate):  # noqa: PLR2004 (object, its __dict__, a list in that)
+                waiting.append((candidate, depth + 1))
+    if len(found) > 1 and future is not None:
+        for candidate in found:
+            if follow(candidate, future)[1] is future:
+                return candidate
+    return found[0] if found else None
+
+
+def _may_hide(candidate: Any) -> bool:
+    return isinstance(candidate, _CONTAINERS) or hasattr(type(candidate), "__await__")
+
+
+def _is_in_the_middle(candidate: Any) -> bool:
+    """Whether it is a coroutine or generator that waits for something, or runs."""
+    shape = _shape(candidate)
+    if shape is None or getattr(candidate, shape.frame) is None:
+        return False
+    if getattr(candidate, shape.running) or getattr(candidate, shape.awaits) is not None:
+        return True
+    return bool(getattr(candidate, shape.suspended, False)) and shape.kind != "async generator"
+
+
+def _running(outermost: FrameType) -> Iterator[Step]:
+    """The frames of a running coroutine, from itself to what its thread does now."""
+    for frame in [sys._getframe(1), *sys._current_frames().values()]:
+        stack: list[FrameType] = []
+        here: FrameType | None = frame
+        while here is not None and here is not outermost:
+            stack.append(here)
+            here = here.f_back
+        if here is None:
+            continue
+        stack.append(outermost)
+        for inner in reversed(stack):
+            if module_of(inner).startswith("loopwright.testing."):
+                return
+            yield Step(None, inner, inner.f_code, _kind(inner.f_code))
+        return
+
+
+def _kind(code: CodeType) -> Kind:
+    flags = code.co_flags
+    if flags & 0x80:  # CO_COROUTINE
+        return "coroutine"
+    if flags & 0x200:  # CO_ASYNC_GENERATOR
+        return "async generator"
+    return "generator" if flags & 0x20 else "function"  # CO_GENERATOR
