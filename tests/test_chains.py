@@ -22,6 +22,8 @@ import pytest
 from support.loops import Cell, run
 
 import loopwright
+from loopwright import testing
+from loopwright.testing import Deadlock
 from loopwright.testing._chains import Link, Waiting, chain, waits_for, where
 from loopwright.testing._deadlock import explain
 
@@ -1053,3 +1055,145 @@ def test_what_outside_of_the_loop_is_waited_for_is_told() -> None:
         assert first_line(text) == "'t0' waits in StreamReader.read(), and nothing is left that could end that"
 
     run(scenario)
+
+
+# -------------------------------------------------------------------------------------------- on the simulated loop
+
+
+def deadlock_of(main: Main, **options: Any) -> str:
+    with pytest.raises(Deadlock) as caught:
+        testing.run(main, **options)
+    return str(caught.value)
+
+
+async def _producer(queue: asyncio.Queue[str | None], count: int) -> None:
+    for i in range(count):
+        await queue.put(f"item-{i}")
+        await asyncio.sleep(0.1)
+    await queue.put(None)  # one sentinel
+
+
+async def _consumer(queue: asyncio.Queue[str | None]) -> None:
+    while True:
+        item = await queue.get()
+        if item is None:
+            queue.task_done()
+            break
+        await asyncio.sleep(0.5)
+        queue.task_done()
+
+
+def test_a_guides_three_consumers_of_one_sentinel_are_a_deadlock_that_names_them() -> None:
+    async def main() -> None:
+        queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=10)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_producer(queue, 20), name="producer")
+            for n in (1, 2, 3):
+                group.create_task(_consumer(queue), name=f"worker-{n}")
+        await queue.join()
+
+    text = deadlock_of(main)
+    assert re.match(
+        r"'worker-\d' and 'worker-\d' wait in Queue\.get\(\) of queue \(empty\), and nobody is left to put into it: "
+        r"of the others only 'Task-1' can get at it, and 'Task-1' waits in TaskGroup\.__aexit__\(\) for 2 tasks: "
+        r"'worker-\d' and 'worker-\d'\n",
+        text,
+    )
+    assert "3 tasks alive at 3.6 s:" in text
+    assert "producer" not in text
+    assert re.search(r"task 'worker-\d', lane 0\.\d\n.*_consumer  item = await queue\.get\(\)\n", text)
+
+
+def test_a_guides_join_without_task_done_is_a_deadlock_that_says_so() -> None:
+    async def main() -> None:
+        q: asyncio.Queue[int | None] = asyncio.Queue()
+        await q.put(1)
+        await q.put(2)
+        await q.put(None)
+
+        async def worker() -> None:
+            while await q.get() is not None:
+                q.task_done()
+
+        task = asyncio.create_task(worker())
+        await q.join()
+        task.cancel()
+
+    assert deadlock_of(main).startswith(
+        "'Task-1' waits in Queue.join() of q (1 unfinished), and nobody is left to call task_done() on it: "
+        "no other live task refers to it\n"
+    )
+
+
+def test_a_guides_shutdown_that_waits_for_ever_is_a_deadlock_that_names_its_event() -> None:
+    class GracefulShutdown:
+        def __init__(self) -> None:
+            self.stop_event = asyncio.Event()
+            self.tasks: set[asyncio.Task[Any]] = set()
+
+        async def run_with_shutdown(self, main_coro: Coroutine[Any, Any, None]) -> None:
+            self.tasks.add(asyncio.create_task(main_coro))
+            await self.stop_event.wait()
+
+    async def application() -> None:
+        await asyncio.sleep(1)
+
+    async def main() -> None:
+        await GracefulShutdown().run_with_shutdown(application())
+
+    text = deadlock_of(main)
+    assert text.startswith(
+        "'Task-1' waits in Event.wait() of GracefulShutdown.stop_event (not set), and nobody is left to set it: "
+        "no other live task refers to it\n"
+    )
+    assert "1 task alive at 1 s:" in text
+    assert re.search(r"run_with_shutdown +await self\.stop_event\.wait\(\)\n", text)
+
+
+def test_locks_in_two_orders_are_found_and_told_under_some_schedule() -> None:
+    async def main() -> None:
+        lock1, lock2 = asyncio.Lock(), asyncio.Lock()
+
+        async def transfer(a: asyncio.Lock, b: asyncio.Lock) -> None:
+            async with a:
+                await asyncio.sleep(0)
+                async with b:
+                    pass
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(transfer(lock1, lock2), name="a")
+            group.create_task(transfer(lock2, lock1), name="b")
+
+    with pytest.raises(Deadlock, match="2 tasks wait for each other: 'a' holds lock1 and waits for lock2, held by 'b'"):
+        testing.explore(main, seeds=100)
+
+
+def test_two_runs_of_one_deadlock_say_the_same() -> None:
+    async def main() -> None:
+        lock = asyncio.Lock()
+        async with lock, lock:
+            pass
+
+    assert deadlock_of(main) == deadlock_of(main)
+
+
+def test_a_deadlock_of_our_own_objects_is_told_the_same_way() -> None:
+    async def main() -> None:
+        semaphore, event = loopwright.Semaphore(2), loopwright.Event()
+
+        async def holds() -> None:
+            async with semaphore.permit(2):
+                await event.wait()
+
+        async def needs() -> None:
+            async with semaphore:
+                event.set()
+
+        async with loopwright.TaskGroup() as group:
+            group.create_task(holds(), name="holder")
+            group.create_task(needs(), name="needer")
+
+    text = deadlock_of(main)
+    assert text.startswith("'holder' waits in Event.wait() of event (not set), and nobody is left to set it: ")
+    assert "'needer' waits for semaphore, held by 'holder'" in text
+    assert "held by 'holder'" in text

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import operator
 import sys
 import types
 from collections import deque
 from collections.abc import Iterator
+from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -59,22 +61,25 @@ class Step(NamedTuple):
     kind: Kind
 
 
-class _Shape(NamedTuple):
-    """Which attributes tell about a kind of coroutine."""
+class _Shape:
+    """How a kind of coroutine tells about itself."""
 
-    frame: str
-    code: str
-    awaits: str
-    running: str
-    suspended: str
-    kind: Kind
+    __slots__ = ("awaits", "kind", "look", "suspended", "type")
+
+    def __init__(self, prefix: str, awaits: str, type_: type, kind: Kind) -> None:
+        self.awaits = f"{prefix}_{awaits}"
+        self.suspended = f"{prefix}_suspended"
+        self.look = operator.attrgetter(f"{prefix}_frame", f"{prefix}_code", self.awaits, f"{prefix}_running")
+        self.type = type_
+        self.kind = kind
 
 
 _SHAPES: Final = (
-    _Shape("cr_frame", "cr_code", "cr_await", "cr_running", "cr_suspended", "coroutine"),
-    _Shape("gi_frame", "gi_code", "gi_yieldfrom", "gi_running", "gi_suspended", "generator"),
-    _Shape("ag_frame", "ag_code", "ag_await", "ag_running", "ag_suspended", "async generator"),
+    _Shape("cr", "await", types.CoroutineType, "coroutine"),
+    _Shape("gi", "yieldfrom", types.GeneratorType, "generator"),
+    _Shape("ag", "await", types.AsyncGeneratorType, "async generator"),
 )
+_BUILT_IN: Final = {shape.type: shape for shape in _SHAPES}
 
 _PLUMBING: Final = {
     "async_generator_asend",
@@ -117,10 +122,12 @@ def module_of(frame: FrameType) -> str:
 
 def is_user(step: Step) -> bool:
     """Whether a link is of the program's own code or of a library's that is neither asyncio, anyio nor Loopwright."""
-    if step.frame is None:
-        return False
-    top = module_of(step.frame).partition(".")[0]
-    return top not in _LIBRARIES
+    return step.frame is not None and not _is_library(module_of(step.frame))
+
+
+@lru_cache(maxsize=4096)
+def _is_library(module: str) -> bool:
+    return module.partition(".")[0] in _LIBRARIES
 
 
 _LIBRARIES: Final = {*sys.stdlib_module_names, "loopwright", "anyio", "sniffio", "uvloop"} - {"__main__", "this"}
@@ -131,10 +138,10 @@ _LIBRARIES: Final = {*sys.stdlib_module_names, "loopwright", "anyio", "sniffio",
 
 def _shape(awaited: Any) -> _Shape | None:
     kind = type(awaited)
-    for shape in _SHAPES:
-        if hasattr(kind, shape.awaits):
-            return shape
-    return None
+    found = _BUILT_IN.get(kind)
+    if found is None:  # Cython's coroutines look like CPython's
+        found = next((shape for shape in _SHAPES if hasattr(kind, shape.awaits)), None)
+    return found
 
 
 def follow(awaited: Any, future: Any) -> tuple[list[Step], Any]:
@@ -149,12 +156,12 @@ def follow(awaited: Any, future: Any) -> tuple[list[Step], Any]:
                 chain.append(Step(awaited, None, None, "awaitable"))
             awaited = _behind(awaited, future)
             continue
-        frame = getattr(awaited, shape.frame)
-        if getattr(awaited, shape.running) and frame is not None and (running := list(_running(frame))):
+        frame, code, following, runs = shape.look(awaited)
+        if runs and frame is not None and (running := list(_running(frame))):
             chain.extend(running)
             return chain, None
-        chain.append(Step(awaited, frame, getattr(awaited, shape.code), shape.kind))
-        awaited = getattr(awaited, shape.awaits)
+        chain.append(Step(awaited, frame, code, shape.kind))
+        awaited = following
     return chain, future
 
 
@@ -199,9 +206,12 @@ def _may_hide(candidate: Any) -> bool:
 def _is_in_the_middle(candidate: Any) -> bool:
     """Whether it is a coroutine or generator that waits for something, or runs."""
     shape = _shape(candidate)
-    if shape is None or getattr(candidate, shape.frame) is None:
+    if shape is None:
         return False
-    if getattr(candidate, shape.running) or getattr(candidate, shape.awaits) is not None:
+    frame, _, following, runs = shape.look(candidate)
+    if frame is None:
+        return False
+    if runs or following is not None:
         return True
     return bool(getattr(candidate, shape.suspended, False)) and shape.kind != "async generator"
 

@@ -90,10 +90,9 @@ def waits_for(task: asyncio.Task[Any]) -> Waiting | None:
 def where(task: asyncio.Task[Any]) -> Place:
     """The innermost line of the program's own code that a task is in, and what it does there."""
     found, leaf = steps(task)
-    waiting = recognise(task, found, leaf)
-    what = describe(task, found, waiting)
-    user = next((step for step in reversed(found) if is_user(step)), None)
-    step = user or next((step for step in reversed(found) if step.frame is not None), None)
+    what = describe(task, found, recognise(task, found, leaf))
+    framed = [step for step in reversed(found) if step.frame is not None]
+    step = next(filter(is_user, framed), framed[0] if framed else None)
     if step is None:
         return Place(task.get_name(), None, None, what)
     link = _link(step)

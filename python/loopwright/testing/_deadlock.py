@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -24,6 +25,9 @@ from loopwright.testing._waits import Waiting, describe, name_of
 __all__ = ["explain", "explain_loop"]
 
 Task = asyncio.Task[Any]
+
+_ADDRESS: Final = re.compile(r" (object )?at 0x[0-9a-fA-F]+")
+"""Left out: two runs of one schedule are to say the same."""
 
 MOST_GROUPS: Final = 30
 """Kinds of task that a report shows."""
@@ -49,7 +53,7 @@ def explain(tasks: Iterable[Task], *, main: Task | None = None, loop: asyncio.Ab
     Args:
         tasks: those that have not ended, all of one loop.
         main: the one to tell first.
-        loop: a simulated loop, which knows the lanes of its tasks.
+        loop: theirs; a simulated one knows their lanes.
     """
     live = [task for task in tasks if not task.done()]
     if main is not None and main in live:
@@ -58,7 +62,9 @@ def explain(tasks: Iterable[Task], *, main: Task | None = None, loop: asyncio.Ab
     if not live:
         return "there is no task left, and what the loop runs for has not ended"
     report = _Report(live, loop)
-    return "\n\n".join([report.headline(), *report.sections()])
+    at = "" if loop is None else f" at {loop.time():g} s"
+    alive = f"{_count(live, 'task')} alive{at}:"
+    return "\n\n".join([report.headline(), alive, *report.sections()])
 
 
 @dataclass(slots=True)
@@ -212,9 +218,11 @@ class _Report:
 
     def _busy(self, task: Task) -> str:
         one = self.stuck[task]
-        return (
-            f"{name_of(task)!r} {describe(task, one.chain, one.waiting) if one.waiting is None else _text(one.waiting)}"
-        )
+        if one.waiting is None:
+            return f"{name_of(task)!r} {describe(task, one.chain, None)}"
+        if one.waiting.needs == "permit" and one.after:
+            return f"{name_of(task)!r} waits for {self._name(one.waiting.object)}, held by {_names(one.after)}"
+        return f"{name_of(task)!r} {_text(one.waiting)}"
 
     # ------------------------------------------------------------------------------------------------------ the tasks
 
@@ -257,7 +265,7 @@ class _Report:
             return [describe(one.task, one.chain, None)]
         text = _text(waiting)
         if waiting.object is not None and waiting.needs not in ("tasks", "time"):
-            text += f": {self._name(waiting.object)} = {_shorten(waiting.repr)}"
+            text += f": {self._name(waiting.object)} = {_shorten(_ADDRESS.sub('', waiting.repr))}"
         lines = [text]
         certain = [holder.task for holder in waiting.holders if holder.certain]
         if certain:

@@ -104,7 +104,7 @@ class Evidence:
         found = self._reach.who(target)
         if found is None:
             return None
-        return [task for task in found if not self._is_same(task, waiting)]
+        return [task for task in self.tasks if task in found and not self._is_same(task, waiting)]
 
     def _is_same(self, task: Task, waiting: Waiting) -> bool:
         mine = self.bare(task)
@@ -256,21 +256,21 @@ class _Reach:
                     seen.add(id(one))
                     waiting.append(one)
 
-    def who(self, target: Any) -> list[Task] | None:
+    def who(self, target: Any) -> set[Task] | None:
         """The tasks that can get at an object; None when that is not known."""
         if not self.complete:
             return None
-        found: dict[Task, None] = {}
+        found: set[Task] = set()
         seen = {id(target)}
         waiting = [id(target)]
         while waiting:
             here = waiting.pop()
-            found.update(dict.fromkeys(self._owners.get(here, ())))
+            found.update(self._owners.get(here, ()))
             for owner in self._from.get(here, ()):
                 if owner not in seen:
                     seen.add(owner)
                     waiting.append(owner)
-        return list(found)
+        return found
 
 
 def _roots(step: Step) -> list[Any]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 from loopwright._loopwright import _Search, _SimCore
+from loopwright.testing._deadlock import explain_loop
 from loopwright.testing.errors import Deadlock, Livelock
 
 __all__ = ["SimLoop", "SimTask"]
@@ -176,8 +177,7 @@ class SimLoop(_SimCore, asyncio.SelectorEventLoop):
         return None
 
     def _deadlock(self) -> Deadlock:
-        names = ", ".join(task.get_name() for task in self.tasks()) or "no task is left"
-        return Deadlock(f"nothing can run any more at {self.time():g} s; asleep: {names}")
+        return Deadlock(explain_loop(self))
 
     def _livelock(self) -> Livelock:
         names = ", ".join(task.get_name() for task in self.tasks())

@@ -82,9 +82,11 @@ def recognise(task: asyncio.Task[Any], chain: list[Step], leaf: Any) -> Waiting 
     future = future_of(task)
     if future is None:
         return None
-    last = max((index for index, step in enumerate(chain) if is_user(step)), default=-1)
+    first = len(chain)
+    while first and not is_user(chain[first - 1]):
+        first -= 1
     fallback: Waiting | None = None
-    library = [step for step in chain[last + 1 :] if step.frame is not None]
+    library = [step for step in chain[first:] if step.frame is not None]
     for index, step in enumerate(library):
         found = _known(step, library[index + 1 :])
         if found is None:
