@@ -241,7 +241,8 @@ def explore(  # noqa: PLR0913 (each is a setting of its own)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:
-            raise _report(test, error, search, settings, found=(schedules, chosen)) from error.__cause__
+            reported = _report(test, error, search, settings, found=(schedules, chosen))
+            raise reported from (error if isinstance(reported, Nondeterministic) else error.__cause__)
         digest = search.digest
         assert digest is not None
         digests.add(digest)
@@ -281,8 +282,9 @@ def _two_courses(test: Test[Any], schedule: bytes, settings: Settings) -> Nondet
             where = f"one takes {len(one)} steps, the other {len(two)}"
     return Nondeterministic(
         f"the same schedule took two courses; {where}. The test depends on something that is not under control: the "
-        "order of a set of objects, id() or hash(), real randomness (use the fixture seeded), real time (use "
-        "virtual_clock), state that one run leaves to the next, or a server outside"
+        "order of a set of objects (asyncio.as_completed keeps bare coroutines in one: give it tasks), id() or hash(), "
+        "real randomness (use the fixture seeded), real time (use virtual_clock), state that one run leaves to the next, "
+        "or a server outside"
     )
 
 
@@ -295,9 +297,7 @@ def _report(
     assert schedule is not None
     rows, again, deviations = _record(test, schedule, settings)
     if again is None or type(again) is not type(error):
-        parted = _two_courses(test, schedule, settings)
-        parted.__cause__ = error
-        return parted
+        return _two_courses(test, schedule, settings)
     failure = Failure(
         error=again,
         replay=format_replay(settings.level, schedule),
