@@ -261,15 +261,16 @@ def _background(local: _Locals, below: list[Step]) -> Waiting:
 
 def _map(local: _Locals, below: list[Step]) -> Waiting:
     subject = local.get("self")
-    window = getattr(subject, "_window", None)
-    tasks = _by_name({one for lane in _lanes(window) for one in referents(lane) if isinstance(one, asyncio.Task)})
     called = str(getattr(subject, "_name", "amap"))
-    waiting = _tasks_of(called.partition("(")[0], tasks, subject)
+    waiting = _tasks_of(called.partition("(")[0], _calls(getattr(subject, "_window", None)), subject)
     return replace(waiting, text=f"waits in {called}{'' if '(' in called else '()'} for {_several(waiting.futures)}")
 
 
-def _lanes(window: Any) -> list[Any]:
-    return [window, *(one for one in referents(window) if type(one) is native._Lane)] if window is not None else []
+def _calls(window: Any) -> list[asyncio.Task[Any]]:
+    """The tasks of a map's calls; it also knows its parent, which is the one that waits for it."""
+    known = [] if window is None else referents(window)
+    own = {id(one) for one in known}
+    return _by_name({one for one in known if isinstance(one, asyncio.Task) and id(future_of(one)) not in own})
 
 
 def _reader_task(local: _Locals, below: list[Step]) -> Waiting:
