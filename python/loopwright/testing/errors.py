@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loopwright.errors import LoopwrightError
 
-__all__ = ["Deadlock", "LeakError", "Livelock", "Nondeterministic", "ReplayError", "SweepFailure"]
+__all__ = ["Deadlock", "LeakError", "Livelock", "Nondeterministic", "ReplayError", "ScriptExhausted", "SweepFailure"]
 
 
 class Deadlock(LoopwrightError, RuntimeError):
@@ -34,3 +34,7 @@ class SweepFailure(LoopwrightError, AssertionError):
 
 class LeakError(LoopwrightError, AssertionError):
     """A test left something behind: a task, a socket, an exception that nobody retrieved."""
+
+
+class ScriptExhausted(LoopwrightError, AssertionError):
+    """A fake was called more often than its script has steps (see :mod:`.fakes`)."""
