@@ -277,6 +277,73 @@ def test_of_several_coroutines_in_an_object_the_one_that_leads_to_the_future_is_
     run(scenario)
 
 
+def test_objects_that_know_each_other_are_not_confused() -> None:
+    class Peer(Driver):
+        def __init__(self, peers: list[Peer]) -> None:
+            self.coroutine = first() if not peers else second()
+            self.peers = peers
+            peers.append(self)
+
+    async def first() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def second() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def scenario() -> None:
+        peers: list[Peer] = []
+
+        async def drive() -> None:
+            await Peer(peers)
+
+        async with asleep(drive, drive) as (one, other):
+            assert names(one) == ["drive", "Peer", "first"]
+            assert names(other) == ["drive", "Peer", "second"]
+
+    run(scenario)
+
+
+def test_an_object_that_drives_an_operation_of_ours_by_hand_is_seen_through() -> None:
+    async def scenario() -> None:
+        driver = Driver()
+        driver.coroutine.close()
+        driver.coroutine = loopwright.Event().wait()  # type: ignore[assignment]
+
+        async def drive() -> None:
+            await driver
+
+        async with asleep(drive) as (task,):
+            assert names(task) == ["drive", "Driver"]
+            assert where(task).what == "waits in Event.wait()"
+
+    run(scenario)
+
+
+def test_what_leads_nowhere_is_not_guessed() -> None:
+    class Sleeper:
+        """Waits for a future of its own; its decoy waits for another."""
+
+        def __init__(self, decoy: Any) -> None:
+            self.decoy = decoy
+            self.future = asyncio.get_running_loop().create_future()
+
+        def __await__(self) -> Any:
+            return iter(self.future)
+
+    async def scenario() -> None:
+        decoy = awaiting(lambda: asyncio.get_running_loop().create_future())()
+        decoy.send(None)
+
+        async def waits() -> None:
+            await Sleeper(decoy)
+
+        async with asleep(waits) as (task,):
+            assert names(task) == ["waits"]
+        decoy.close()
+
+    run(scenario)
+
+
 def test_the_chain_of_the_running_task_ends_with_the_function_that_it_is_in() -> None:
     found: list[str] = []
 
@@ -329,6 +396,10 @@ def test_a_task_tells_that_it_has_not_started_is_about_to_run_or_has_ended() -> 
         assert where(task).what == "is about to run"
         assert waits_for(task) is None
         await asyncio.wait([task])
+        yielding = asyncio.create_task(turns(100))
+        await asyncio.sleep(0)
+        assert where(yielding).what == "yields"
+        yielding.cancel()
         assert (where(task).what, chain(task)) == ("has ended", [])
 
     run(scenario)

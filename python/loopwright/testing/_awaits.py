@@ -144,40 +144,67 @@ def _shape(awaited: Any) -> _Shape | None:
     return found
 
 
-def follow(awaited: Any, future: Any) -> tuple[list[Step], Any]:
-    """As :func:`steps`, from any awaitable; ``future`` is what is known to be at the end."""
+def follow(awaited: Any, future: Any, within: frozenset[int] = frozenset()) -> tuple[list[Step], Any]:
+    """As :func:`steps`, from any awaitable; ``future`` is what is known to be at the end.
+
+    ``within`` are the opaque objects that are being looked into already: they may know each other.
+    """
     chain: list[Step] = []
     while awaited is not None and len(chain) < DEEPEST:
         shape = _shape(awaited)
         if shape is None:
             if _is_leaf(awaited, future):
-                return chain, future if type(awaited).__name__ == "FutureIter" else awaited
+                return chain, _future_in(awaited) if type(awaited).__name__ == "FutureIter" else awaited
             if type(awaited).__name__ not in _PLUMBING:
                 chain.append(Step(awaited, None, None, "awaitable"))
-            awaited = _behind(awaited, future)
+            awaited = None if id(awaited) in within else _behind(awaited, future, within | {id(awaited)})
             continue
         frame, code, following, runs = shape.look(awaited)
         if runs and frame is not None and (running := list(_running(frame))):
             chain.extend(running)
             return chain, None
         chain.append(Step(awaited, frame, code, shape.kind))
+        if following is None and future is not None and any(one is future for one in referents(awaited)):
+            return chain, future  # a future's `__await__` that is written in Python
         awaited = following
-    return chain, future
+    return chain, None
+
+
+def _future_in(iterator: Any) -> Any:
+    return next((one for one in referents(iterator) if hasattr(type(one), "_asyncio_future_blocking")), None)
 
 
 def _is_leaf(awaited: Any, future: Any) -> bool:
     kind = type(awaited)
-    return (
-        awaited is future
-        or kind is OPERATION
-        or kind.__name__ == "FutureIter"
-        or getattr(kind, "_asyncio_future_blocking", None) is not None
-    )
+    return awaited is future or kind is OPERATION or kind.__name__ == "FutureIter" or _is_future(awaited)
 
 
-def _behind(opaque: Any, future: Any) -> Any:
+def _is_future(awaited: Any) -> bool:
+    return getattr(type(awaited), "_asyncio_future_blocking", None) is not None
+
+
+def _is_wait_for(leaf: Any, future: Any) -> bool:
+    """Whether this end of a chain is the future, or the operation that waits for it."""
+    return leaf is future or (type(leaf) is OPERATION and any(one is future for one in referents(leaf)))
+
+
+def _behind(opaque: Any, future: Any, within: frozenset[int]) -> Any:
     """The coroutine, generator or future that an opaque object drives; None if it cannot be told."""
-    found: list[Any] = []
+    found = list(_candidates(opaque, future))
+    if future is None:
+        return found[0] if len(found) == 1 else None
+    unsure = []
+    for candidate in found:
+        leaf = candidate if _is_leaf(candidate, future) else follow(candidate, future, within)[1]
+        if _is_wait_for(leaf, future):
+            return candidate
+        if leaf is None:
+            unsure.append(candidate)
+    return unsure[0] if len(unsure) == 1 else None
+
+
+def _candidates(opaque: Any, future: Any) -> Iterator[Any]:
+    """The coroutines in the middle of something that an object refers to, and the wait for ``future``; near ones first."""
     seen: set[int] = {id(opaque)}
     waiting = deque([(opaque, 0)])
     while waiting and len(seen) < _WIDEST:
@@ -186,17 +213,13 @@ def _behind(opaque: Any, future: Any) -> Any:
             if id(candidate) in seen or isinstance(candidate, _NEVER_THROUGH):
                 continue
             seen.add(id(candidate))
-            if candidate is future or _is_in_the_middle(candidate) or type(candidate).__name__ in _PLUMBING:
-                found.append(candidate)
-            elif type(candidate) is OPERATION or getattr(type(candidate), "_asyncio_future_blocking", None) is not None:
-                continue  # somebody else's wait
+            if type(candidate) is OPERATION or _is_future(candidate):
+                if future is not None and _is_wait_for(candidate, future):
+                    yield candidate
+            elif _is_in_the_middle(candidate) or type(candidate).__name__ in _PLUMBING:
+                yield candidate
             elif depth < 3 and _may_hide(candidate):  # noqa: PLR2004 (object, its __dict__, a list in that)
                 waiting.append((candidate, depth + 1))
-    if len(found) > 1 and future is not None:
-        for candidate in found:
-            if follow(candidate, future)[1] is future:
-                return candidate
-    return found[0] if found else None
 
 
 def _may_hide(candidate: Any) -> bool:

@@ -22,7 +22,7 @@ from loopwright.testing._chains import Link, links
 from loopwright.testing._holders import Evidence, live_tasks
 from loopwright.testing._waits import Waiting, describe, name_of
 
-__all__ = ["explain", "explain_loop"]
+__all__ = ["explain", "explain_loop", "picture"]
 
 Task = asyncio.Task[Any]
 
@@ -45,6 +45,12 @@ MOST_LINKS: Final = 12
 def explain_loop(loop: asyncio.AbstractEventLoop) -> str:
     """Why nothing moves on a loop: for the message of a :class:`~loopwright.testing.Deadlock`."""
     return explain(live_tasks(loop), loop=loop)
+
+
+def picture(loop: asyncio.AbstractEventLoop) -> str:
+    """Every task of a loop with its chain, and no word on why."""
+    live = live_tasks(loop)
+    return "\n\n".join(_Report(live, loop).sections()) if live else "no task is left"
 
 
 def explain(tasks: Iterable[Task], *, main: Task | None = None, loop: asyncio.AbstractEventLoop | None = None) -> str:
@@ -190,7 +196,7 @@ class _Report:
         assert waiting is not None
         who = f"{_names([one.task for one in gap])} {'waits' if len(gap) == 1 else 'wait'}"
         if waiting.needs == "time":
-            return f"{who} for a time that does not come ({waiting.text})"
+            return f"{_names([one.task for one in gap])} {waiting.text}"
         what = waiting.text.partition(" ")[2]
         if waiting.needs in ("tasks", "outside"):
             return f"{who} {what}, and nothing is left that could end that"

@@ -109,6 +109,8 @@ def describe(task: asyncio.Task[Any], chain: list[Step], waiting: Waiting | None
         return "has ended"
     if any(step.awaited is None for step in chain):
         return "runs"
+    if chain and chain[-1].code is not None and chain[-1].code.co_qualname == "__sleep0":
+        return "yields"
     if chain and getattr(type(chain[0].awaited), "cr_suspended", None) and not chain[0].awaited.cr_suspended:
         return "has not started"
     return "is about to run"
