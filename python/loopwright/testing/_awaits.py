@@ -204,7 +204,7 @@ def _behind(opaque: Any, future: Any, within: frozenset[int]) -> Any:
 
 
 def _candidates(opaque: Any, future: Any) -> Iterator[Any]:
-    """The coroutines in the middle of something that an object refers to, and the wait for ``future``; near ones first."""
+    """What an object may drive: coroutines in the middle of something, the wait for ``future``; near ones first."""
     seen: set[int] = {id(opaque)}
     waiting = deque([(opaque, 0)])
     while waiting and len(seen) < _WIDEST:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import linecache
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -19,6 +18,8 @@ from typing import Any, TypeVar
 
 from loopwright._loopwright import _Search
 from loopwright.testing import strategies
+from loopwright.testing._chains import where
+from loopwright.testing._deadlock import picture
 from loopwright.testing._loop import SimLoop
 from loopwright.testing.errors import Nondeterministic, ReplayError
 from loopwright.testing.strategies import Strategy
@@ -97,8 +98,8 @@ class _Overtime(TimeoutError):
 
 
 def _expire(loop: SimLoop, settings: Settings, expired: list[BaseException]) -> None:
-    names = ", ".join(task.get_name() for task in loop.tasks())
-    expired.append(_Overtime(f"the test was not over after {settings.timeout:g} s of the loop's time; alive: {names}"))
+    late = f"the test was not over after {settings.timeout:g} s of the loop's time"
+    expired.append(_Overtime(f"{late}\n\n{picture(loop)}"))
     loop.stop()
 
 
@@ -283,8 +284,8 @@ def _two_courses(test: Test[Any], schedule: bytes, settings: Settings) -> Nondet
     return Nondeterministic(
         f"the same schedule took two courses; {where}. The test depends on something that is not under control: the "
         "order of a set of objects (asyncio.as_completed keeps bare coroutines in one: give it tasks), id() or hash(), "
-        "real randomness (use the fixture seeded), real time (use virtual_clock), state that one run leaves to the next, "
-        "or a server outside"
+        "real randomness (use the fixture seeded), real time (use virtual_clock), state that one run leaves to the "
+        "next, or a server outside"
     )
 
 
@@ -351,15 +352,12 @@ def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[
 
 
 def _where(task: asyncio.Task[Any]) -> tuple[str, int, str, str]:
-    """File, line and source at which a task's outermost coroutine stands, and what it does there."""
+    """File, line and source of the program's own code at which a task stands, and what it does there."""
     if task.done():
         ended = "is cancelled" if task.cancelled() else "raises" if task.exception() else "ends"
         return "", 0, "", ended
-    frame = getattr(task.get_coro(), "cr_frame", None)
-    if frame is None:
-        return "", 0, "", "waits"
-    file = frame.f_code.co_filename
-    return file, frame.f_lineno, linecache.getline(file, frame.f_lineno).strip(), "waits"
+    place = where(task)
+    return place.file or "", place.line or 0, place.source, place.what
 
 
 def _table(rows: list[Row]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 from loopwright._loopwright import _Search, _SimCore
-from loopwright.testing._deadlock import explain_loop
+from loopwright.testing._deadlock import explain_loop, picture
 from loopwright.testing.errors import Deadlock, Livelock
 
 __all__ = ["SimLoop", "SimTask"]
@@ -180,10 +180,9 @@ class SimLoop(_SimCore, asyncio.SelectorEventLoop):
         return Deadlock(explain_loop(self))
 
     def _livelock(self) -> Livelock:
-        names = ", ".join(task.get_name() for task in self.tasks())
         return Livelock(
-            f"{self._max_steps:,} steps were run and no time passed at {self.time():g} s; tasks alive: {names}. "
-            "Somebody polls without sleeping, or max_steps= is too low for this test"
+            f"{self._max_steps:,} steps were run and no time passed at {self.time():g} s: somebody polls without "
+            f"sleeping, or max_steps= is too low for this test\n\n{picture(self)}"
         )
 
     # The pipe by which other threads and signals wake the loop: made when it is first needed
