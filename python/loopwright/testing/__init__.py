@@ -9,21 +9,30 @@ For pytest there is the plugin, which is on as soon as Loopwright is installed::
 from loopwright.testing import strategies
 from loopwright.testing._explore import Exploration, Failure, Row, explore, replay, run
 from loopwright.testing._loop import SimLoop, SimTask
+from loopwright.testing._play import Play
+from loopwright.testing._points import Point, SweepReport
+from loopwright.testing._sweep import InjectedError, cancel_sweep, random_cancels
 from loopwright.testing.errors import Deadlock, LeakError, Livelock, Nondeterministic, ReplayError, SweepFailure
 
 __all__ = [
     "Deadlock",
     "Exploration",
     "Failure",
+    "InjectedError",
     "LeakError",
     "Livelock",
     "Nondeterministic",
+    "Play",
+    "Point",
     "ReplayError",
     "Row",
     "SimLoop",
     "SimTask",
     "SweepFailure",
+    "SweepReport",
+    "cancel_sweep",
     "explore",
+    "random_cancels",
     "replay",
     "run",
     "strategies",

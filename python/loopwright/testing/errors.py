@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from loopwright.errors import LoopwrightError
+
+if TYPE_CHECKING:
+    from loopwright.testing._points import SweepReport
 
 __all__ = ["Deadlock", "LeakError", "Livelock", "Nondeterministic", "ReplayError", "ScriptExhausted", "SweepFailure"]
 
@@ -30,6 +35,11 @@ class ReplayError(LoopwrightError, ValueError):
 
 class SweepFailure(LoopwrightError, AssertionError):
     """A cancel sweep found a point at which a cancel breaks something; the message has the table of the points."""
+
+    def __init__(self, message: str = "", report: SweepReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+        """Every point; None when the scenario failed without any cancel, or under random ones."""
 
 
 class LeakError(LoopwrightError, AssertionError):
