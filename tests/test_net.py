@@ -1327,3 +1327,19 @@ def test_a_network_installed_before_the_loop_runs() -> None:
     with asyncio.Runner(loop_factory=SimLoop) as runner:
         SimNet(latency=0.5).install(runner.get_loop())
         runner.run(main())
+
+
+# The example
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_the_partitioned_cluster_keeps_its_promise(seed: int, capfd: pytest.CaptureFixture[str]) -> None:
+    import partitioned_cluster  # noqa: PLC0415
+
+    timeline = run(lambda: partitioned_cluster.play(seed))
+    assert timeline == run(lambda: partitioned_cluster.play(seed))
+    text = "\n".join(timeline)
+    assert " 28.00  heal everywhere\n" in text
+    assert "has no majority (db2 silent, db3 silent); again in" in text
+    assert text.splitlines()[-1].startswith(" 60.00            every write is on a majority: 12 writes, ")
+    assert capfd.readouterr().err == ""

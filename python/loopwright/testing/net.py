@@ -518,7 +518,7 @@ class SimNet:
             self._cut(one, frozenset(self._hosts.keys() - one), cut=True, one_way=one_way)
         else:
             self._cut(one, other, cut=True, one_way=one_way)
-        self._note("partition", _between(one, other, one_way))
+        self._note("partition", _sides(one, other, one_way=one_way))
 
     def heal(self, a: Hosts = None, b: Hosts = None) -> None:
         """Undoes :meth:`partition`: everywhere, or between these hosts."""
@@ -528,7 +528,7 @@ class SimNet:
             self._reroute()
         else:
             self._cut(one, other, cut=False, one_way=False)
-        self._note("heal", _between(one, other, False))
+        self._note("heal", _sides(one, other))
 
     def _cut(self, a: frozenset[str] | None, b: frozenset[str] | None, *, cut: bool, one_way: bool) -> None:
         self._cuts.append((a, b, cut))
@@ -1301,11 +1301,11 @@ def _matches(names: tuple[str, ...], source: frozenset[str] | None, target: froz
     return (source is None or names[0] in source) and (target is None or names[1] in target)
 
 
-def _between(one: frozenset[str] | None, other: frozenset[str] | None, one_way: bool) -> str:
-    def several(names: frozenset[str] | None) -> str:
-        return "all" if names is None else "+".join(sorted(names))
-
-    return f"{several(one)} {'>' if one_way else '|'} {several(other)}"
+def _sides(one: frozenset[str] | None, other: frozenset[str] | None, *, one_way: bool = False) -> str:
+    if one is None and other is None:
+        return "everywhere"
+    a, b = ("all" if names is None else "+".join(sorted(names)) for names in (one, other))
+    return f"{a} {'>' if one_way else '|'} {b}"
 
 
 def _checked(**values: Any) -> dict[str, Any]:
