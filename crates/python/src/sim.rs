@@ -440,7 +440,7 @@ impl SimCore {
 
     /// Takes the next entry and runs it; `false` when there is none.
     fn step(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        let (lane, kind, nth, entry, watched) = {
+        let (lane, kind, nth, entry, injects) = {
             let state = &mut *Self::state(slf);
             let picked = if state.stopping { state.scheduler.pick_oldest() } else { state.scheduler.pick() };
             let Some((ran, entry)) = picked else { return Ok(false) };
@@ -450,17 +450,18 @@ impl SimCore {
             if ran.kind == Kind::Step {
                 info.steps += 1;
             }
-            (ran.lane, ran.kind, info.steps, entry, !state.injections.is_empty() || state.on_step.is_some())
+            (ran.lane, ran.kind, info.steps, entry, !state.injections.is_empty())
         };
-        if watched && kind == Kind::Step {
+        if injects && kind == Kind::Step {
             Self::inject_now(slf, lane, nth, true)?;
         }
         let outcome = Self::run(slf, entry);
-        {
+        let watched = {
             let state = &mut *Self::state(slf);
             state.current = 0;
             state.scheduler.stepped();
-        }
+            !state.injections.is_empty() || state.on_step.is_some()
+        };
         outcome?;
         if watched {
             Self::watched(slf, lane, kind, nth)?;

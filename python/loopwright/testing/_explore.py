@@ -354,10 +354,13 @@ def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[
 def _where(task: asyncio.Task[Any]) -> tuple[str, int, str, str]:
     """File, line and source of the program's own code at which a task stands, and what it does there."""
     if task.done():
-        ended = "is cancelled" if task.cancelled() else "raises" if task.exception() else "ends"
-        return "", 0, "", ended
+        if task.cancelled():
+            return "", 0, "", "ends cancelled"
+        error = task.exception()
+        return "", 0, "", "ends" if error is None else f"raises {type(error).__name__}: {error}".splitlines()[0]
     place = where(task)
-    return place.file or "", place.line or 0, place.source, place.what
+    what = "lets others run" if place.what == "is about to run" else place.what
+    return place.file or "", place.line or 0, place.source, what
 
 
 def _table(rows: list[Row]) -> str:
