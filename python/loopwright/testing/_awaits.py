@@ -122,11 +122,12 @@ def module_of(frame: FrameType) -> str:
 
 def is_user(step: Step) -> bool:
     """Whether a link is of the program's own code or of a library's that is neither asyncio, anyio nor Loopwright."""
-    return step.frame is not None and not _is_library(module_of(step.frame))
+    return step.frame is not None and not is_library(module_of(step.frame))
 
 
 @lru_cache(maxsize=4096)
-def _is_library(module: str) -> bool:
+def is_library(module: str) -> bool:
+    """Whether a module is asyncio's, anyio's or Loopwright's own."""
     return module.partition(".")[0] in _LIBRARIES
 
 

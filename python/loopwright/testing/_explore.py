@@ -11,6 +11,7 @@ import base64
 import binascii
 import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from types import CoroutineType
@@ -18,7 +19,8 @@ from typing import Any, TypeVar
 
 from loopwright._loopwright import _Search
 from loopwright.testing import strategies
-from loopwright.testing._chains import where
+from loopwright.testing._awaits import is_library
+from loopwright.testing._chains import source_line, where
 from loopwright.testing._deadlock import picture
 from loopwright.testing._loop import SimLoop
 from loopwright.testing.errors import Nondeterministic, ReplayError
@@ -124,6 +126,7 @@ def play(test: Test[T], search: _Search | None, settings: Settings) -> T:
         failed = False
         return result
     finally:
+        loop.on_step = None
         loop._finish(failed)
         _tear_down(loop)
 
@@ -353,25 +356,29 @@ def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[
 
 def _where(task: asyncio.Task[Any]) -> tuple[str, int, str, str]:
     """File, line and source of the program's own code at which a task stands, and what it does there."""
-    if task.done():
-        if task.cancelled():
-            return "", 0, "", "ends cancelled"
-        error = task.exception()
-        return "", 0, "", "ends" if error is None else f"raises {type(error).__name__}: {error}".splitlines()[0]
-    place = where(task)
-    what = "lets others run" if place.what == "is about to run" else place.what
-    return place.file or "", place.line or 0, place.source, what
-
-
-def _table(rows: list[Row]) -> str:
-    return "\n".join(f"{row.step:5} {row.task:12} {row.file}:{row.line}: {row.source} ({row.what})" for row in rows)
+    if not task.done():
+        place = where(task)
+        what = "lets others run" if place.what == "is about to run" else place.what
+        return place.file or "", place.line or 0, place.source, what
+    if task.cancelled():
+        return "", 0, "", "ends cancelled"
+    error = getattr(task, "_exception", None)  # exception() would count as somebody having retrieved it
+    if error is None:
+        return "", 0, "", "ends"
+    file, line = "", 0
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if not is_library(str(frame.f_globals.get("__name__", ""))):
+            file, line = frame.f_code.co_filename, number
+    return file, line, source_line(file, line), f"raises {type(error).__name__}: {error}".splitlines()[0]
 
 
 def describe(failure: Failure) -> str:
     """The failing schedule for a person: a table, and how to run it again."""
+    from loopwright.testing._table import table  # noqa: PLC0415 (for failures only)
+
     return (
         f"loopwright: fails under schedule {failure.schedule} of {failure.strategy} at level {failure.level}, "
-        f"{failure.preemptions} decision(s) away from asyncio's own order\n{_table(failure.rows)}\n"
+        f"{failure.preemptions} decision(s) away from asyncio's own order\n{table(failure.rows)}\n"
         f"replay: {failure.replay}"
     )
 
@@ -390,20 +397,26 @@ def replay(test: Test[T], string: str, **options: Any) -> T:
     Raises:
         ReplayError: the string is not one, or of another version, or the test has changed so that the schedule does not
             fit it any more.
-        Exception: what the test raises.
+        Exception: what the test raises, with the note and the :class:`Failure` that :func:`explore` gives it.
     """
     level, schedule, _point = parse_replay(string)
+    settings = Settings(level=level, **options)
     search = _Search.replay(schedule)
     search.begin()
     try:
-        result = play(test, search, Settings(level=level, **options))
-    finally:
-        diverged = search.diverged
-        if diverged is not None and sys.exception() is None:
-            raise ReplayError(
-                f"the test has changed: at decision {diverged} of the replayed schedule the task that went next is not "
-                "there. Search again, without the replay string"
-            )
+        result = play(test, search, settings)
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        found = 1, Strategy("the replayed one", lambda _: _Search.replay(schedule))
+        reported = _report(test, error, search, settings, found=found)
+        raise reported from (error if isinstance(reported, Nondeterministic) else error.__cause__)
+    diverged = search.diverged
+    if diverged is not None:
+        raise ReplayError(
+            f"the test has changed: at decision {diverged} of the replayed schedule the task that went next is not "
+            "there. Search again, without the replay string"
+        )
     return result
 
 
