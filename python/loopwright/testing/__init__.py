@@ -8,6 +8,8 @@ For pytest there is the plugin, which is on as soon as Loopwright is installed::
 
 from loopwright.testing import strategies
 from loopwright.testing._explore import Exploration, Failure, Row, explore, replay, run
+from loopwright.testing._leaks import ALL as ALL_LEAKS
+from loopwright.testing._leaks import Leak, leak_checks
 from loopwright.testing._loop import SimLoop, SimTask
 from loopwright.testing._play import Play
 from loopwright.testing._points import Point, SweepReport
@@ -15,10 +17,12 @@ from loopwright.testing._sweep import InjectedError, cancel_sweep, random_cancel
 from loopwright.testing.errors import Deadlock, LeakError, Livelock, Nondeterministic, ReplayError, SweepFailure
 
 __all__ = [
+    "ALL_LEAKS",
     "Deadlock",
     "Exploration",
     "Failure",
     "InjectedError",
+    "Leak",
     "LeakError",
     "Livelock",
     "Nondeterministic",
@@ -32,6 +36,7 @@ __all__ = [
     "SweepReport",
     "cancel_sweep",
     "explore",
+    "leak_checks",
     "random_cancels",
     "replay",
     "run",

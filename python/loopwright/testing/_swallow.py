@@ -11,7 +11,6 @@ What to make of a verdict (a leak, a point of a sweep) is decided elsewhere.
 from __future__ import annotations
 
 import asyncio
-import dis
 import functools
 import linecache
 import sys
@@ -23,14 +22,15 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Literal
 
+from loopwright.testing._handlers import handler_at
+
 __all__ = ["CAN_TELL_LINES", "CancelWatch", "Swallowed"]
 
 CAN_TELL_LINES = sys.version_info >= (3, 12)
 """Whether this interpreter can name the line that swallowed a cancel."""
 
 _REMEMBERED = 16
-#: Handlers of these names, or without any, take a CancelledError.
-_TAKES_CANCELS = {"BaseException", "CancelledError"}
+_TAKES_CANCELS = frozenset({"BaseException", "CancelledError"})
 
 Task = asyncio.Task[Any]
 
@@ -139,7 +139,8 @@ class CancelWatch:
     def verdict(self, task: Task) -> Swallowed | None:
         """Whether ``task`` swallowed a cancel; ``None`` when it did not, or none was requested.
 
-        A task that runs still gets a verdict too: ask when it had the time to end.
+        A task that runs still gets a verdict too: ask when it had the time to end. One whose handler still holds the
+        cancel, in a ``finally`` for example, is on its way out and has not swallowed it.
         """
         cancels = _pending_cancels(task)
         if not cancels:
@@ -153,12 +154,15 @@ class CancelWatch:
         record = self._records.get(task)
         handled = record and record.guilty(task.cancelling())
         name = task.get_name()
+        if outcome == "pending" and handled and handled.error() is not None:
+            return None
         if not handled:
             note = "no Python code handled it" if CAN_TELL_LINES else _NO_LINES
             if CAN_TELL_LINES and not _events.monitoring:
                 note = "all ids of sys.monitoring are taken (a debugger, coverage): the line is not known"
             return Swallowed(name, outcome, cancels, None, None, None, "", note)
-        line, how = _handler(handled.code, handled.offset)
+        handler = handler_at(handled.code, handled.offset, _TAKES_CANCELS)
+        line, how = handler.line, "a context manager kept it" if handler.kind == "with" else "this handler kept it"
         file, function = handled.code.co_filename, handled.code.co_qualname
         source = linecache.getline(file, line).strip()
         return Swallowed(name, outcome, cancels, file, line, function, source, how)
@@ -274,33 +278,3 @@ class _Events:
 
 
 _events = _Events()
-
-
-@functools.lru_cache(maxsize=256)
-def _handler(code: CodeType, offset: int) -> tuple[int, str]:
-    """The line of the handler that begins at ``offset`` and takes a CancelledError, and what kind of handler it is."""
-    instructions = list(dis.get_instructions(code))
-    index = {instruction.offset: number for number, instruction in enumerate(instructions)}
-    line: int | None = None
-    names: set[str] = set()
-    refused = False  # Whether the next jump leads over a clause that is for other errors.
-    number = index.get(offset, len(instructions))
-    while number < len(instructions):
-        instruction = instructions[number]
-        operation = instruction.opname
-        line = line or (instruction.positions and instruction.positions.lineno)
-        number += 1
-        if refused and "JUMP" in operation:
-            number, line, refused = index[instruction.argval], None, False
-            names.clear()
-        elif operation == "WITH_EXCEPT_START":
-            return line or code.co_firstlineno, "a context manager kept it"
-        elif operation in {"CHECK_EXC_MATCH", "CHECK_EG_MATCH"}:
-            if names & _TAKES_CANCELS:
-                break
-            refused = True
-        elif operation.startswith("LOAD_"):
-            names.add(str(instruction.argval))
-        elif operation in {"POP_TOP", "POP_EXCEPT", "RERAISE"}:
-            break  # An `except:` for everything, or a `finally:` that returns.
-    return line or code.co_firstlineno, "this handler kept it"

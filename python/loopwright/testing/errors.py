@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from loopwright.errors import LoopwrightError
 
 if TYPE_CHECKING:
+    from loopwright.testing._leaks import Leak
     from loopwright.testing._points import SweepReport
 
 __all__ = ["Deadlock", "LeakError", "Livelock", "Nondeterministic", "ReplayError", "ScriptExhausted", "SweepFailure"]
@@ -43,7 +45,15 @@ class SweepFailure(LoopwrightError, AssertionError):
 
 
 class LeakError(LoopwrightError, AssertionError):
-    """A test left something behind: a task, a socket, an exception that nobody retrieved."""
+    """A test left something behind: a task, a socket, an exception that nobody retrieved.
+
+    Attributes:
+        leaks: what, as a list of :class:`~loopwright.testing.Leak`.
+    """
+
+    def __init__(self, message: str = "", leaks: Sequence[Leak] = ()) -> None:
+        super().__init__(message)
+        self.leaks = list(leaks)
 
 
 class ScriptExhausted(LoopwrightError, AssertionError):
