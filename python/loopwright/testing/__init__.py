@@ -14,6 +14,7 @@ from loopwright.testing._loop import SimLoop, SimTask
 from loopwright.testing._play import Play
 from loopwright.testing._points import Point, SweepReport
 from loopwright.testing._sweep import InjectedError, cancel_sweep, random_cancels
+from loopwright.testing._threads import bystander
 from loopwright.testing.errors import Deadlock, LeakError, Livelock, Nondeterministic, ReplayError, SweepFailure
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SimTask",
     "SweepFailure",
     "SweepReport",
+    "bystander",
     "cancel_sweep",
     "explore",
     "leak_checks",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 from loopwright._loopwright import _Search, _SimCore
 from loopwright.testing._deadlock import explain_loop, picture
+from loopwright.testing._quiescence import Quiescence
 from loopwright.testing.errors import Deadlock, Livelock
 
 __all__ = ["SimLoop", "SimTask"]
@@ -68,7 +69,7 @@ class _NoSelector(selectors.BaseSelector):
         return {}
 
 
-class SimLoop(_SimCore, asyncio.SelectorEventLoop):
+class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
     """An asyncio loop with virtual time and a schedule that can be chosen, searched and repeated.
 
     Streams, servers, subprocesses, executors and signals work: it is asyncio's own selector loop underneath. Use it
@@ -125,7 +126,7 @@ class SimLoop(_SimCore, asyncio.SelectorEventLoop):
         self._max_steps = max_steps
         self._configure(level, search, virtual_time, max_steps)
         self._ssock = self._csock = None
-        asyncio.SelectorEventLoop.__init__(self, _NoSelector(self))
+        Quiescence.__init__(self, _NoSelector(self))
 
     # Tasks
 
@@ -172,9 +173,6 @@ class SimLoop(_SimCore, asyncio.SelectorEventLoop):
         began = _real_monotonic()
         self._serve_events(self._selector.select(_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT)))
         return _real_monotonic() - began
-
-    def _outside(self) -> str | None:
-        return None
 
     def _deadlock(self) -> Deadlock:
         return Deadlock(explain_loop(self))

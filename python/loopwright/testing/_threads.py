@@ -1,0 +1,404 @@
+"""Who else runs in this program: other threads and child processes, and the proof that they sleep.
+
+Lives here: the proof that no other thread can act before this one does something, and which children are alive. Does
+not live here: file descriptors (:mod:`._ends`), what follows for the time (:mod:`._quiescence`).
+
+The proof, on Linux: a thread that has used no CPU time since some moment has not run since; one that the system lists
+as sleeping has not been woken either. If that holds for all the others over a moment in which this thread let go of the
+interpreter lock, none of them waits for that lock, so each is blocked where its Python frame says; and if what it is
+blocked in ends only when another thread gives it something, it stays blocked until this one does. Frames alone would
+prove nothing: a worker that has just taken a job and waits for the lock looks like one that waits for a job.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures.thread
+import contextlib
+import functools
+import operator
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from time import clock_gettime_ns, pthread_getcpuclockid, sleep
+from types import CodeType, FrameType
+from typing import Any
+
+__all__ = ["Children", "Threads", "bystander"]
+
+_TASKS = "/proc/self/task"
+"""A directory for each thread of the operating system."""
+
+_ONE_THREAD = 3
+"""Links of that directory in a program of one thread."""
+
+_SETTLING = 20
+"""How often a thread that has just handed in its result is looked at again: it needs a moment to go to sleep."""
+
+_STARTING = 200
+"""How often a thread that is just starting when a loop is made is looked at again."""
+
+_MOMENT = 0.00005
+"""Seconds between those looks."""
+
+_BYSTANDERS = ("_pydev", "debugpy", "execnet", "pydevd", "pytest_timeout", "tqdm", "xdist")
+"""Modules whose threads do nothing that a program waits for: debuggers, test runners, progress bars."""
+
+_bystanders: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def bystander(thread: threading.Thread) -> threading.Thread:
+    """Declares that a thread does nothing that a simulated loop waits for, and returns it.
+
+    A running thread holds virtual time to the real rate, for it could wake the loop at any moment. A heartbeat or an
+    exporter of metrics never does. Threads of debuggers, pytest-timeout, pytest-xdist and tqdm are known.
+
+    Example::
+
+        bystander(threading.Thread(target=send_metrics, daemon=True)).start()
+    """
+    _bystanders.add(thread)
+    return thread
+
+
+def _cpu_time(tid: int) -> int:
+    """CPU time of a thread in ns; -1 when it has ended."""
+    try:
+        return clock_gettime_ns((~tid << 3) | 6)  # MAKE_THREAD_CPUCLOCK(tid, CPUCLOCK_SCHED) of Linux
+    except OSError:
+        return -1
+
+
+def _sleeps(tid: int) -> bool:
+    """Whether a thread sleeps; one that was woken does not, even before it gets to run."""
+    try:
+        with open(f"{_TASKS}/{tid}/stat", "rb", buffering=0) as file:
+            return file.read(512).rpartition(b")")[2].split(None, 1)[0] == b"S"
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # it has ended
+
+
+def _sleeps_on_a_lock(tid: int) -> bool:
+    """Whether a sleeping thread waits for a lock (or the time), not for data."""
+    try:
+        with open(f"{_TASKS}/{tid}/wchan", "rb", buffering=0) as file:
+            return file.read(64).startswith((b"futex", b"hrtimer", b"do_nanosleep"))
+    except OSError:
+        return False
+
+
+def _has_proofs() -> bool:
+    """Whether this system shows threads, and counts their CPU time exactly."""
+    try:
+        own = threading.get_native_id()
+        return os.stat(_TASKS).st_nlink >= _ONE_THREAD and not _sleeps(own) and _cpu_time(own) != _cpu_time(own)
+    except (OSError, IndexError):
+        return False
+
+
+_CAN_ASK_FOR_CHILDREN = hasattr(os, "waitid")
+_PROOFS = sys.platform == "linux" and _has_proofs()
+
+
+def _stack(frame: FrameType | None) -> Iterable[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_bystander(thread: threading.Thread | None, frame: FrameType | None) -> bool:
+    if thread is not None:
+        if thread in _bystanders:
+            return True
+        called = getattr(thread, "function", None)  # of a threading.Timer: all its frames are of threading
+        if str(getattr(called, "__module__", "")).startswith(_BYSTANDERS):
+            return True
+    return any(str(outer.f_globals.get("__name__", "")).startswith(_BYSTANDERS) for outer in _stack(frame))
+
+
+_pool_queues: Any = getattr(concurrent.futures.thread, "_threads_queues", {})
+"""The queue from which each worker of a thread pool takes its jobs."""
+
+
+def _code(function: object) -> CodeType | None:
+    return getattr(function, "__code__", None)
+
+
+_pool_worker = _code(getattr(concurrent.futures.thread, "_worker", None))
+_condition_wait = _code(threading.Condition.wait)  # Queue.get, Event.wait, Barrier.wait stand on it
+_joins = {_code(threading.Thread.join), _code(getattr(threading.Thread, "_wait_for_tstate_lock", None))} - {None}
+
+
+def _unless_woken(thread: threading.Thread | None, frame: FrameType | None, tid: int) -> Callable[[], bool] | None:
+    """Says whether a thread, if it is blocked at all, is so until another thread of this program gives it something.
+
+    Returns None if not; else what is true as long as nobody has.
+    """
+    if thread is None or frame is None:
+        return None
+    if frame.f_code is _pool_worker:  # its jobs and initializers have frames of their own
+        queue = _pool_queues.get(thread)
+        return queue.empty if queue is not None and queue.empty() else None
+    is_for_ever = frame.f_locals.get("timeout", 0) in (None, -1)
+    if is_for_ever and (frame.f_code is _condition_wait or frame.f_code in _joins):
+        return functools.partial(_sleeps, tid)
+    return None
+
+
+def _process_pool_threads(threads: Iterable[threading.Thread]) -> dict[Any, dict[int, Any]]:
+    """The threads that run process pools, and the jobs of each pool.
+
+    A pool without jobs waits for this program: its threads for jobs, or for processes that have nothing to do.
+    """
+    manager: Any = getattr(sys.modules.get("concurrent.futures.process"), "_ExecutorManagerThread", None)
+    found: dict[Any, dict[int, Any]] = {}
+    for thread in () if manager is None else threads:
+        if isinstance(thread, manager):
+            jobs = getattr(thread, "pending_work_items", None)
+            if jobs is not None:
+                found[thread] = jobs
+                found[getattr(getattr(thread, "call_queue", None), "_thread", None)] = jobs
+    found.pop(None, None)
+    return found
+
+
+def _name(thread: threading.Thread | None, frame: FrameType | None, tid: int) -> str:
+    who = f"thread {thread.name!r}" if thread is not None else f"a thread that threading does not know ({tid})"
+    if frame is None:
+        return f"{who} is running"
+    return f"{who} is running: {frame.f_code.co_qualname}, {frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+class Threads:
+    """The other threads, from the moment on at which this was made."""
+
+    def __init__(self) -> None:
+        self._older: dict[int, int] = {}
+        self._older_objects: Iterable[threading.Thread] = ()
+        self._idle: dict[int, tuple[int, Callable[[], bool]]] = {}
+        self._last: int | None = None
+        self.has_sleepers = False
+        """As of the last look: a thread is let be for having slept all the time, where data could yet wake it."""
+        if not _PROOFS:
+            self._older_objects = weakref.WeakSet(threading.enumerate())
+        elif os.stat(_TASKS).st_nlink != _ONE_THREAD:
+            self._older = _asleep_with_cpu_time()
+
+    def running(self) -> str | None:
+        """None when no other thread can act before this one does; else which, in words.
+
+        Threads that slept through all the time since this was made are let be: they know nothing of the loop. So are
+        idle workers of pools, threads blocked in ``Queue.get()`` and the like, and bystanders.
+        """
+        self.has_sleepers = False
+        if not _PROOFS:
+            return self._running_by_frames()
+        if os.stat(_TASKS).st_nlink == _ONE_THREAD:
+            return None
+        found = self._look()
+        for _ in range(_SETTLING):
+            if found is None or found[0] == self._last:
+                break
+            sleep(_MOMENT)
+            found = self._look()
+        self._last, reason = found or (None, None)
+        return reason
+
+    def _look(self) -> tuple[int, str] | None:
+        """The first thread that runs, and the words for it."""
+        own = threading.get_native_id()
+        others = [tid for tid in map(int, os.listdir(_TASKS)) if tid != own]
+        suspects = [tid for tid in others if not self._is_known_to_sleep(tid)]
+        if not suspects:
+            return None
+        before = {tid: _cpu_time(tid) for tid in others}
+        threads = {thread.native_id: thread for thread in threading.enumerate()}
+        pools = _process_pool_threads(threads.values())
+        idle: dict[int, tuple[int, Callable[[], bool]]] = {}
+        for tid in [tid for tid in suspects if threads.get(tid) in pools]:
+            jobs = pools[threads[tid]]
+            if jobs:
+                return tid, "a job of a process pool is running"
+            idle[tid] = before[tid], functools.partial(operator.not_, jobs)
+            suspects.remove(tid)
+        # Not taken without need: a thread that ends while its frames are held leaves them to the garbage collector, and
+        # that of CPython 3.13.0 stumbles over what multiprocessing's have.
+        frames = _frames_by_tid(threads) if suspects else {}
+        for tid in suspects:
+            thread, frame = threads.get(tid), frames.get(tid)
+            if _is_bystander(thread, frame):
+                continue
+            still = _unless_woken(thread, frame, tid)
+            if still is None:
+                return tid, _name(thread, frame, tid)
+            idle[tid] = before[tid], still
+        if not idle:
+            return None
+        sleep(0)  # lets go of the interpreter lock: whoever waits for it is woken
+        for tid in others:
+            if not _sleeps(tid) or _cpu_time(tid) != before[tid]:
+                return tid, _name(threads.get(tid), frames.get(tid), tid)
+        self._idle = {tid: known for tid, known in self._idle.items() if tid in before} | idle
+        return None
+
+    def _is_known_to_sleep(self, tid: int) -> bool:
+        idle = self._idle.get(tid)
+        if idle is not None and idle[1]() and _cpu_time(tid) == idle[0]:
+            return True
+        older = self._older.get(tid)
+        if older is not None and _sleeps(tid) and _cpu_time(tid) == older:
+            self.has_sleepers = self.has_sleepers or not _sleeps_on_a_lock(tid)
+            return True
+        return False
+
+    def _running_by_frames(self) -> str | None:
+        frames = sys._current_frames()
+        for thread in set(threading.enumerate()) - {threading.current_thread(), *self._older_objects}:
+            frame = frames.get(thread.ident or 0)
+            if not _is_bystander(thread, frame) and _unless_woken(thread, frame, 0) is None:
+                return _name(thread, frame, thread.native_id or 0)
+        return None
+
+
+_restless: set[int] = set()
+"""Threads that did not go to sleep when a loop waited for that once: the next one does not wait for them again."""
+
+
+def _asleep_with_cpu_time() -> dict[int, int]:
+    """The threads that sleep, and their CPU time; those that have just been started get a moment to go to sleep."""
+    own = threading.get_native_id()
+    awake = {tid for tid in map(int, os.listdir(_TASKS)) if tid != own and not _sleeps(tid)} - _restless
+    for _ in range(_STARTING):
+        awake = {tid for tid in awake if not _sleeps(tid)}
+        if not awake:
+            break
+        sleep(_MOMENT)
+    _restless.update(awake)
+    found = {own: _cpu_time(own)}
+    for tid in map(int, os.listdir(_TASKS)):
+        since = _cpu_time(tid)
+        if _sleeps(tid):
+            found[tid] = since
+    return found
+
+
+def _frames_by_tid(threads: dict[int | None, threading.Thread]) -> dict[int, FrameType]:
+    frames = sys._current_frames()
+    found = {tid: frames.pop(thread.ident) for tid, thread in threads.items() if tid and thread.ident in frames}
+    for ident, frame in frames.items():  # of threads that were started without threading
+        if _is_bystander(None, frame):
+            found[_tid_of_foreign(ident)] = frame
+    return found
+
+
+def _tid_of_foreign(ident: int) -> int:
+    return ~(pthread_getcpuclockid(ident) >> 3)  # the inverse of what _cpu_time does
+
+
+class Children:
+    """The child processes, from the moment on at which this was made."""
+
+    def __init__(self) -> None:
+        self._older = set(_living_children() or ()) if _has_children() else set()
+        self._older_alive: set[int] = set()
+        """As of the last look."""
+        self._not_held: set[int] = set()
+
+    def running(self) -> str | None:
+        """None when no child process lives that was started since this was made; else which, in words.
+
+        Most children are seen by their pipes too, but one that is polled (``while process.poll() is None``) is not, nor
+        is one that is about to connect to a server of ours. Helpers of multiprocessing do not count.
+        """
+        self._older_alive.clear()
+        if not _has_children():
+            return None
+        children = _living_children()
+        if children is None:
+            return "a child process is running (this system does not tell which)"
+        helpers = _helpers()
+        for pid, name in children.items():
+            if pid in self._older:
+                self._older_alive.add(pid)
+            elif pid not in helpers:
+                return f"a child process is running: {name} (pid {pid})"
+        return None
+
+    def hold(self, inode: int) -> bool:
+        """Whether an older child, or a descendant of one, has this pipe or socket open too, or may have."""
+        if not self._older_alive or inode in self._not_held:
+            return False
+        if any(_holds(pid, inode) for pid in self._older_alive):
+            return True
+        self._not_held.add(inode)  # nor will they ever: descriptors are only inherited
+        return False
+
+
+def _holds(pid: int, inode: int) -> bool:
+    wanted = {f"socket:[{inode}]", f"pipe:[{inode}]"}
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(f"/proc/{pid}/fd/{fd}") in wanted:
+                    return True
+        children = [child for tid in os.listdir(f"/proc/{pid}/task") for child in _children_of(pid, tid)]
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it has ended
+    except OSError:
+        return True
+    return any(_holds(child, inode) for child in children)
+
+
+def _has_children() -> bool:
+    if not _CAN_ASK_FOR_CHILDREN:
+        return False  # asyncio's own subprocesses are seen by their pipes, and by the thread that waits for them
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _living_children() -> dict[int, str] | None:
+    """Name by process id; None when this system does not tell."""
+    alive: dict[int, str] = {}
+    try:
+        for tid in os.listdir(_TASKS):
+            for pid in _children_of("self", tid):
+                try:
+                    with open(f"/proc/{pid}/stat", "rb") as file:
+                        name, _, rest = file.read().partition(b"(")[2].rpartition(b")")
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+                if rest.split(None, 1)[0] not in (b"Z", b"X"):
+                    alive[pid] = name.decode(errors="replace")
+    except OSError:
+        return None
+    return alive
+
+
+def _children_of(pid: int | str, tid: str) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{tid}/children", "rb") as file:
+            return [int(child) for child in file.read().split()]
+    except FileNotFoundError:
+        if os.path.exists(f"/proc/{pid}/task/{tid}"):
+            raise PermissionError("this kernel does not list children") from None
+        return []  # the thread has ended
+
+
+def _helpers() -> set[int]:
+    """Children that only serve multiprocessing, and say nothing unless asked."""
+    found: set[int] = set()
+    for module, holder, attribute in (
+        ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
+        ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
+    ):
+        pid = getattr(getattr(sys.modules.get(module), holder, None), attribute, None)
+        if pid is not None:
+            found.add(pid)
+    for thread, jobs in _process_pool_threads(threading.enumerate()).items():
+        if not jobs:
+            found.update(getattr(thread, "processes", None) or ())
+    return found
