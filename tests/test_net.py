@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from support import requires
 
-from loopwright.testing import SimLoop, run
+from loopwright.testing import Deadlock, SimLoop, cancel_sweep, explore, run
 from loopwright.testing.net import SimNet, exponential, normal, uniform
 
 TLS = Path(__file__).parent / "support" / "tls"
@@ -477,6 +477,14 @@ def test_a_full_backlog_makes_connects_wait() -> None:
         assert not fourth.done()
         net.thaw("web")
         await fourth
+        transport, _, there = await datagrams(net)
+        net.freeze("peer")
+        transport.sendto(b"kept by the kernel")
+        await asyncio.sleep(1)
+        assert there.got == []
+        net.thaw("peer")
+        await asyncio.sleep(0)
+        assert [data for data, _ in there.got] == [b"kept by the kernel"]
         assert seconds(net) > 12
 
     simulated(main)
@@ -1064,6 +1072,25 @@ def test_httpx_works_unmodified(schedule: int | None) -> None:
     simulated(main, schedule=schedule)
 
 
+def test_aiohttps_own_test_server_works() -> None:
+    """It binds a real socket, which lends its address."""
+    web, utils = requires.module("aiohttp.web"), requires.module("aiohttp.test_utils")
+
+    async def main(net: SimNet) -> None:
+        async def hello(request: Any) -> Any:
+            return web.Response(text="hello")
+
+        app = web.Application()
+        app.router.add_get("/", hello)
+        async with utils.TestClient(utils.TestServer(app)) as client:
+            assert await (await client.get("/")).text() == "hello"
+        assert net.stats().connects == 1
+        await asyncio.sleep(1)
+        assert net.connections() == []
+
+    simulated(main)
+
+
 def test_a_connection_closed_while_idle_is_seen_by_httpcore() -> None:
     """It polls the socket's file descriptor, which has to tell the truth."""
     httpx = requires.module("httpx")
@@ -1194,6 +1221,83 @@ def test_an_asyncpg_style_driver_over_a_protocol() -> None:
             await pending
 
     simulated(main, fragment=0.7, latency=uniform(0.01, 0.02))
+
+
+# With the rest of the kit
+
+
+def test_a_cancel_at_every_await_point_of_a_client_leaves_nothing_on_the_network() -> None:
+    async def scenario(play: Any) -> None:
+        serving, trusting = contexts()
+        async with SimNet(latency=LATENCY) as net:
+            net.host("web").run(server(port=443, ssl=serving))
+            net.host("web2")
+            net.dns("site", "web2", "web", latency=0.01)
+            await asyncio.sleep(0.001)
+
+            async def client() -> None:
+                _, writer = await asyncio.open_connection("site", 443, ssl=trusting, server_hostname="web")
+                try:
+                    writer.write(b"x" * 1_000_000)
+                    await writer.drain()
+                finally:
+                    writer.transport.abort()
+
+            play.spawn(client(), name="client")
+            await play.finished()
+            await asyncio.sleep(5)
+            assert net.connections() == []
+
+    report = cancel_sweep(scenario, victims="client", waves=("cancel", "again", "early"))
+    assert len(report.points) > 4
+
+
+@pytest.mark.parametrize("level", ["timing", "task", "chaos"])
+def test_no_schedule_breaks_a_stream(level: str) -> None:
+    async def main() -> None:
+        async with SimNet(latency=0.0, fragment=0.5) as net:
+            client, peer = await pair(net)
+            for number in range(50):
+                client.transport.write(b"%02d" % number)
+            client.transport.write_eof()
+            await peer.lost
+            assert peer.data == b"".join(b"%02d" % number for number in range(50))
+            assert (peer.calls[0], peer.calls[-2:]) == ("made", ["eof", "lost"])
+
+    explore(main, strategy="random", level=level, seeds=30)
+
+
+def test_a_stuck_client_is_a_deadlock_at_once() -> None:
+    async def main(net: SimNet) -> None:
+        async def silent(reader: asyncio.StreamReader, _: Any) -> None:
+            await reader.read()
+
+        await started(net, program=server(silent))
+        reader, _ = await asyncio.open_connection("web", 80)
+        await reader.readline()
+
+    with pytest.raises(Deadlock):
+        simulated(main)
+
+
+def test_a_network_can_be_put_over_what_others_have_put_on_the_loop() -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        seen: list[str] = []
+        own = loop.getaddrinfo
+
+        async def watched(host: str, port: int, **options: Any) -> Any:
+            seen.append(host)
+            return await own(host, port, **options)
+
+        loop.getaddrinfo = watched
+        async with SimNet():
+            await loop.getaddrinfo("main", 80)
+        assert loop.getaddrinfo is watched
+        await loop.getaddrinfo("127.0.0.1", 80)
+        assert seen == ["127.0.0.1"]
+
+    run(main)
 
 
 # The same seed is the same run

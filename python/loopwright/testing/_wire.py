@@ -247,10 +247,10 @@ class End:
     def _launch(self, data: bytes) -> None:
         link, size = self.link, len(data)
         self.unacked += size
-        if link.fixed is not None and not link.loss and link.bandwidth is None and not link.fragment:
-            self._put(data, self.net.time() + link.fixed)
-            return
         now = self.net.time()
+        if not link.loss and link.bandwidth is None and not link.fragment:
+            self._put(data, now + (link.delay() if link.fixed is None else link.fixed))
+            return
         if link.fragment and size > 1 and link.random.random() < link.fragment:
             cut = link.random.randrange(1, size)
             pieces = [data[:cut], data[cut:]]
@@ -1143,14 +1143,18 @@ class Datagrams(transports._FlowControlMixin, asyncio.DatagramTransport):
             self._begun = True
             if not waiter.done():
                 waiter.set_result(None)
-            for data, address in self._early:
-                self.receive(data, address)
-            self._early.clear()
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Hands over what came before the protocol could take it."""
+        early, self._early = self._early, []
+        for data, address in early:
+            self.receive(data, address)
 
     def receive(self, data: bytes, address: Address) -> None:
         if self._closing or (self._remote is not None and address != self._remote):
             return
-        if not self._begun:
+        if not self._begun or self.host.frozen:
             self._early.append((data, address))
             return
         self._net.count("datagram", None, len(data))

@@ -300,6 +300,7 @@ class SimNet:
         self.loop: Any = None
         """The loop it was installed on; None before."""
         self._on = False
+        self._before: dict[str, Any] = {}  # what somebody else had put on the loop
         self._base = _checked(
             latency=latency, jitter=jitter, loss=loss, bandwidth=bandwidth, duplicate=duplicate, fragment=fragment
         )
@@ -317,6 +318,7 @@ class SimNet:
         self._script: list[tuple[float, Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
         self._timers: list[asyncio.TimerHandle] = []
         self._counts: Counter[str] = Counter()
+        self._sizes: Counter[str] = Counter()
         self._log: deque[tuple[float, str, Any, int | None]] | None = deque(maxlen=trace) if trace else None
         self._began = 0.0
         self.host(MAIN)
@@ -338,6 +340,7 @@ class SimNet:
         self._began = loop.time()
         self.time: Callable[[], float] = loop.time
         # On the instance, so that no class and no other loop is touched.
+        self._before = {name: vars(loop)[name] for name in METHODS if name in vars(loop)}
         for name in METHODS:
             setattr(loop, name, getattr(self, name))
         setattr(loop, "net", self)  # noqa: B010
@@ -355,6 +358,7 @@ class SimNet:
         self._on = False
         for name in (*METHODS, "net"):
             delattr(self.loop, name)
+        vars(self.loop).update(self._before)
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -378,6 +382,7 @@ class SimNet:
                 await asyncio.wait(left)
         finally:
             self.uninstall()
+        await asyncio.sleep(0)  # what was broken off is told
 
     async def __aenter__(self) -> SimNet:
         return self.install()
@@ -388,7 +393,7 @@ class SimNet:
         await self.aclose()
 
     def _original(self, name: str) -> Any:
-        return getattr(type(self.loop), name).__get__(self.loop)
+        return self._before.get(name) or getattr(type(self.loop), name).__get__(self.loop)
 
     def call_at(self, when: float, callback: Callable[[], object], context: contextvars.Context) -> asyncio.TimerHandle:
         handle: asyncio.TimerHandle = self.loop.call_at(when, callback, context=context)
@@ -599,6 +604,8 @@ class SimNet:
         for listeners in host._listeners.values():
             for listener in listeners:
                 listener.accept()
+        for datagrams in [one for several in host._datagrams.values() for one in several]:
+            self.loop.call_soon(datagrams.catch_up, context=datagrams.context)
         for end in list(self._ends):
             if end.host is host and end.user is not None:
                 self.loop.call_soon(end.user.readable, context=end.context)
@@ -610,7 +617,7 @@ class SimNet:
             self._note("reset", end.label)
             error = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
             self.loop.call_soon(end.fail, error, context=end.context)
-        return len([end for end in ends if end.peer not in ends]) + len([end for end in ends if end.peer in ends]) // 2
+        return _pairs(ends)
 
     def half_open(self, a: Hosts, b: Hosts = None) -> int:
         """Lets every open connection between hosts go silent for good, without a word to either side, while new ones
@@ -620,7 +627,7 @@ class SimNet:
         for end in ends:
             self._note("half-open", end.label)
             end.void = end.peer.void = True
-        return len({id(end) if id(end) < id(end.peer) else id(end.peer) for end in ends})
+        return _pairs(ends)
 
     def _between(self, a: Hosts, b: Hosts) -> list[End]:
         one, other = self._known(a), self._known(b)
@@ -1104,7 +1111,7 @@ class SimNet:
     def _deliver(self, sender: Datagrams, target: Host, data: bytes, source: Address, address: tuple[Any, ...]) -> None:
         host = sender.host
         link = self._link(host, target)
-        if link.down or target.frozen:
+        if link.down:
             self.count("datagram lost", link.name, len(data))
             return
         for receiver in target._datagrams.get(address[1], []):
@@ -1142,7 +1149,7 @@ class SimNet:
         """Counts an event, and keeps it for :meth:`trace`."""
         self._counts[what] += 1
         if size is not None:
-            self._counts[what + " bytes"] += size
+            self._sizes[what] += size
         if self._log is not None:
             self._log.append((self.time(), what, where, size))
 
@@ -1177,7 +1184,7 @@ class SimNet:
             refused=counts["refused"],
             connect_timeouts=counts["no answer"],
             connections=len(self._ends),
-            bytes=counts["data bytes"],
+            bytes=self._sizes["data"],
             resets=counts["reset"],
             lost=counts["lost"],
             stalls=counts["stall"],
@@ -1295,6 +1302,11 @@ def _buried(task: asyncio.Task[Any]) -> None:
 
 
 _NOWHERE: Final = contextvars.Context()
+
+
+def _pairs(ends: list[End]) -> int:
+    """How many connections they are ends of."""
+    return len(ends) - sum(end.peer in ends[:at] for at, end in enumerate(ends))
 
 
 def _matches(names: tuple[str, ...], source: frozenset[str] | None, target: frozenset[str] | None) -> bool:
