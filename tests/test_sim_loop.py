@@ -201,24 +201,23 @@ def cpython_cases() -> list[Any]:
     except ImportError:
         return [pytest.param(None, id="none", marks=pytest.mark.skip("this CPython comes without its tests"))]
 
-    class Base(events.test_utils.TestCase):  # type: ignore[misc,name-defined]
+    class Simulated:
         def create_event_loop(self) -> SimLoop:
             return SimLoop()
 
         new_loop = create_event_loop
 
-    class Events(events.UnixEventLoopTestsMixin, Base):  # type: ignore[misc,name-defined]
+    class Events(Simulated, events.UnixEventLoopTestsMixin, events.test_utils.TestCase):  # type: ignore[misc,name-defined]
         pass
 
-    class Sockets(sockets.BaseSockTestsMixin, Base):  # type: ignore[misc,name-defined]
+    class Sockets(Simulated, sockets.BaseSockTestsMixin, events.test_utils.TestCase):  # type: ignore[misc,name-defined]
         def setUp(self) -> None:
             self.loop = self.create_event_loop()
             self.set_event_loop(self.loop)
             super().setUp()
 
-    class Servers(servers.BaseStartServer, unittest.TestCase):  # type: ignore[misc,name-defined]
-        def new_loop(self) -> SimLoop:
-            return SimLoop()
+    class Servers(Simulated, servers.BaseStartServer, unittest.TestCase):  # type: ignore[misc,name-defined]
+        pass
 
     left_out = {
         "test_internal_fds": "counts a private attribute: the pipe is made when it is needed",
@@ -234,6 +233,7 @@ def cpython_cases() -> list[Any]:
     ]
 
 
+@pytest.mark.default_only
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", cpython_cases())
 def test_cpythons_own_tests_of_loops(case: unittest.TestCase) -> None:
