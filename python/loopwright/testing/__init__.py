@@ -13,6 +13,7 @@ from loopwright.testing._leaks import Leak, leak_checks
 from loopwright.testing._loop import SimLoop, SimTask
 from loopwright.testing._play import Play
 from loopwright.testing._points import Point, SweepReport
+from loopwright.testing._seeded import seeded, virtual_clock
 from loopwright.testing._sweep import InjectedError, cancel_sweep, random_cancels
 from loopwright.testing._threads import bystander
 from loopwright.testing.errors import Deadlock, LeakError, Livelock, Nondeterministic, ReplayError, SweepFailure
@@ -42,5 +43,7 @@ __all__ = [
     "random_cancels",
     "replay",
     "run",
+    "seeded",
     "strategies",
+    "virtual_clock",
 ]

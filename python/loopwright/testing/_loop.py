@@ -165,13 +165,20 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
             events = first + [rest[index] for index in self._order_events(len(rest))]
         self._process_events(events)
 
+    _waiting_since: float | None = None
+    """When the wait began that goes on: other threads may want to know the time before it ends."""
+
     def _wait(self, timeout: float | None) -> float:
         """Waits for the outside, for a moment at most; returns how many real seconds that took."""
         self._ensure_self_pipe()
         if self._waiting:
             return 0.0
-        began = _real_monotonic()
-        self._serve_events(self._selector.select(_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT)))
+        began = self._waiting_since = _real_monotonic()
+        try:
+            events = self._selector.select(_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
+        finally:
+            self._waiting_since = None
+        self._serve_events(events)
         return _real_monotonic() - began
 
     def _deadlock(self) -> Deadlock:

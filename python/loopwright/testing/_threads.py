@@ -21,7 +21,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from time import clock_gettime_ns, pthread_getcpuclockid, sleep
+from time import clock_gettime_ns, monotonic, pthread_getcpuclockid, sleep
 from types import CodeType, FrameType
 from typing import Any
 
@@ -36,8 +36,12 @@ _ONE_THREAD = 3
 _SETTLING = 20
 """How often a thread that has just handed in its result is looked at again: it needs a moment to go to sleep."""
 
-_STARTING = 200
-"""How often a thread that is just starting when a loop is made is looked at again."""
+_USUAL_START = 0.005
+_LONGEST_START = 1.0
+"""Seconds that a thread which is awake when a loop is made gets to go to sleep; more, if it has hardly run yet."""
+
+_YOUNG = 5_000_000
+"""CPU time in ns that a thread needs to start."""
 
 _MOMENT = 0.00005
 """Seconds between those looks."""
@@ -266,15 +270,15 @@ _restless: set[int] = set()
 
 
 def _asleep_with_cpu_time() -> dict[int, int]:
-    """The threads that sleep, and their CPU time; those that have just been started get a moment to go to sleep."""
+    """The threads that sleep, and their CPU time; those that are just starting get time to go to sleep first."""
     own = threading.get_native_id()
     awake = {tid for tid in map(int, os.listdir(_TASKS)) if tid != own and not _sleeps(tid)} - _restless
-    for _ in range(_STARTING):
-        awake = {tid for tid in awake if not _sleeps(tid)}
-        if not awake:
-            break
+    began = monotonic()
+    while awake and monotonic() - began < _LONGEST_START:
         sleep(_MOMENT)
-    _restless.update(awake)
+        is_late = monotonic() - began > _USUAL_START
+        awake = {tid for tid in awake if not _sleeps(tid) and (_cpu_time(tid) < _YOUNG or not is_late)}
+    _restless.update(tid for tid in map(int, os.listdir(_TASKS)) if tid != own and not _sleeps(tid))
     found = {own: _cpu_time(own)}
     for tid in map(int, os.listdir(_TASKS)):
         since = _cpu_time(tid)
