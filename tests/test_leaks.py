@@ -31,7 +31,7 @@ from support import loops, requires
 from support.loops import PLAIN, Cell
 
 import loopwright
-from loopwright.testing import ALL_LEAKS, Leak, LeakError, leak_checks
+from loopwright.testing import ALL_LEAKS, Failure, Leak, LeakError, explore, leak_checks, replay
 from loopwright.testing._swallow import CAN_TELL_LINES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -213,9 +213,9 @@ async def leaves_a_task_in_a_weak_set() -> None:
 
 async def leaves_a_cancel_swallowed() -> None:
     task = asyncio.create_task(swallows())  # made
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
     task.cancel()
-    await task
+    await asyncio.wait([task])
 
 
 async def leaves_a_task_that_ignores_cancels() -> None:
@@ -424,6 +424,84 @@ def test_on_311_a_swallowed_cancel_says_why_it_has_no_line() -> None:
     assert (leak.where is None) == (not CAN_TELL_LINES)
     if not CAN_TELL_LINES:
         assert "sys.monitoring came with 3.12" in leak.detail
+
+
+# Under many schedules
+
+PER_RUN = [leave for leave in LEAVES if leave[0] not in {"sockets", "threads"}]
+
+
+@pytest.mark.parametrize(("kind", "body"), PER_RUN)
+def test_explore_finds_each_kind_and_names_the_line(kind: str, body: Body) -> None:
+    with pytest.raises(LeakError) as caught:
+        explore(body, seeds=5, leaks=True)
+    error = caught.value
+    assert {leak.kind for leak in error.leaks} == {kind}
+    if (kind, body) in MADE_AT_LEAST:
+        assert all(marked(leak, "made") for leak in error.leaks), error
+    if (kind, body) in PLACED and not (body is leaves_a_failing_callback and sys.version_info < (3, 12)):
+        assert all(marked(leak, "where") for leak in error.leaks), error
+    failure: Failure = error.__loopwright__  # type: ignore[attr-defined]
+    with pytest.raises(LeakError) as again:
+        replay(body, failure.replay, leaks=True)
+    assert [leak.where for leak in again.value.leaks] == [leak.where for leak in error.leaks]
+
+
+@pytest.mark.parametrize(("kind", "body"), PER_RUN)
+def test_explore_switches_each_check_off(kind: str, body: Body) -> None:
+    assert explore(body, seeds=3, leaks=ALL_LEAKS - {kind}).schedules == 3
+
+
+def test_a_leak_of_few_schedules_is_found_with_its_schedule() -> None:
+    async def main() -> None:
+        done: list[int] = []
+
+        async def worker(number: int) -> None:
+            await asyncio.sleep(0)
+            done.append(number)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(4):
+                group.create_task(worker(number))
+        if done == [3, 2, 1, 0]:
+            await leaves_a_task()
+
+    with pytest.raises(LeakError) as caught:
+        explore(main, seeds=1000, leaks=True)
+    failure: Failure = caught.value.__loopwright__  # type: ignore[attr-defined]
+    assert failure.preemptions > 0
+    assert marked(caught.value.leaks[0], "made")
+
+
+def test_a_failure_of_the_test_comes_before_its_leaks() -> None:
+    async def main() -> None:
+        await leaves_a_task()
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        explore(main, seeds=3, leaks=True)
+
+
+def test_a_task_is_collected_at_the_same_point_of_each_run() -> None:
+    async def main() -> None:
+        await leaves_a_task_to_the_collector()
+        await asyncio.sleep(1)
+        await asyncio.sleep(1)
+
+    for _ in range(3):
+        with pytest.raises(LeakError) as caught:
+            explore(main, seeds=10, leaks=True)
+        assert [leak.kind for leak in caught.value.leaks] == ["collected"]
+
+
+async def cancelled_under_many_schedules() -> None:
+    tasks = [asyncio.create_task(waits()) for _ in range(3)]
+    await asyncio.sleep(1)
+    for task in tasks:
+        task.cancel()
+
+
+SIMULATED: list[Body] = [cancelled_under_many_schedules]
 
 
 # What is used correctly
@@ -660,7 +738,7 @@ async def uses_uncancel() -> None:
             task.uncancel()
 
     task = asyncio.create_task(turns_back())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
     task.cancel()
     await task
 
@@ -698,7 +776,7 @@ async def ends_with_an_error_after_a_cancel() -> None:
             raise OSError from error
 
     task = asyncio.create_task(replaces())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
     task.cancel()
     with contextlib.suppress(OSError):
         await task
@@ -725,6 +803,15 @@ CORRECT: list[Body] = [
     uses_uncancel,
     uses_unix_sockets_and_datagrams,
 ]
+
+
+SIMULATED += [body for body in CORRECT if body is not uses_signals]
+
+
+@pytest.mark.parametrize("body", SIMULATED)
+def test_what_is_used_correctly_is_not_reported_under_any_schedule(body: Body) -> None:
+    seeds = 1 if body in {uses_subprocesses, uses_threads} else 20  # What is real has no schedule to repeat.
+    assert explore(body, seeds=seeds, leaks=True).schedules == seeds
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["around", "inside"])

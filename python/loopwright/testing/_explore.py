@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass, field, replace
 from types import CoroutineType
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from loopwright.testing import strategies
 from loopwright.testing._awaits import is_library
 from loopwright.testing._chains import source_line, where
 from loopwright.testing._deadlock import picture
+from loopwright.testing._leaks import PER_PROCESS, Checks, selection
 from loopwright.testing._loop import SimLoop
 from loopwright.testing.errors import Nondeterministic, ReplayError
 from loopwright.testing.strategies import Strategy
@@ -93,6 +95,7 @@ class Settings:
     timeout: float | None = None
     max_steps: int = 1_000_000
     on_loop: Callable[[SimLoop], object] | None = None
+    leaks: Checks | None = None
 
 
 class _Overtime(TimeoutError):
@@ -115,6 +118,8 @@ def play(test: Test[T], search: _Search | None, settings: Settings) -> T:
     try:
         if settings.on_loop is not None:
             settings.on_loop(loop)
+        if settings.leaks is not None:
+            settings.leaks.begin(loop)
         if settings.timeout is not None:
             loop.call_later(settings.timeout, _expire, loop, settings, expired)
         try:
@@ -123,12 +128,16 @@ def play(test: Test[T], search: _Search | None, settings: Settings) -> T:
             if expired:
                 raise expired[0] from None
             raise
+        if settings.leaks is not None:
+            settings.leaks.end(loop)
         failed = False
-        return result
     finally:
         loop.on_step = None
         loop._finish(failed)
         _tear_down(loop)
+    if settings.leaks is not None:
+        settings.leaks.ended()
+    return result
 
 
 def _checked(coroutine: Any) -> Coroutine[Any, Any, Any]:
@@ -207,6 +216,7 @@ def explore(  # noqa: PLR0913 (each is a setting of its own)
     virtual_time: bool = True,
     timeout: float | None = None,
     max_steps: int = 1_000_000,
+    leaks: bool | Collection[str] = False,
     on_loop: Callable[[SimLoop], object] | None = None,
 ) -> Exploration:
     """Runs a test under many schedules; the first under which it fails is shrunk, run again and reported.
@@ -221,6 +231,8 @@ def explore(  # noqa: PLR0913 (each is a setting of its own)
         virtual_time: False keeps time at the real rate.
         timeout: seconds of the loop's clock that one run may take.
         max_steps: steps without time passing that one run may take.
+        leaks: True, or the names of leak checks (see :class:`leak_checks`): a run that leaves something behind fails.
+            Each run is checked; threads, files and sockets are left to ``leak_checks`` around the whole search.
         on_loop: called with the loop of every run before it starts.
 
     Returns:
@@ -234,7 +246,19 @@ def explore(  # noqa: PLR0913 (each is a setting of its own)
     """
     chosen, level = strategies.choose(strategy, seeds=seeds, level=level)
     settings = Settings(level, virtual_time, timeout, max_steps, on_loop)
-    search = chosen.start(first_seed)
+    with _checks(leaks, light=True) as checks:
+        settings = replace(settings, leaks=checks)
+        return _search(test, chosen, chosen.start(first_seed), settings)
+
+
+def _checks(leaks: bool | Collection[str], *, light: bool) -> contextlib.AbstractContextManager[Checks | None]:
+    """The leak checks of runs: those that can tell which run it was."""
+    on = selection(leaks) - PER_PROCESS
+    return Checks(on, light=light) if on else contextlib.nullcontext()
+
+
+def _search(test: Test[Any], chosen: Strategy, search: _Search, settings: Settings) -> Exploration:
+    """Runs schedule after schedule."""
     began = time.monotonic()
     digests = set()
     schedules = 0
@@ -252,6 +276,10 @@ def explore(  # noqa: PLR0913 (each is a setting of its own)
         digests.add(digest)
         if schedules == 2:  # noqa: PLR2004 (once per search)
             _check_determinism(test, search, settings)
+        if settings.leaks is not None:
+            settings.leaks.collect = False  # The first run has told what the garbage collector finds.
+    if settings.leaks is not None:
+        settings.leaks.searched()
     covered, note = search.coverage()
     return Exploration(schedules, time.monotonic() - began, covered, note, frozenset(digests))
 
@@ -345,8 +373,10 @@ def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[
     search = _Search.replay(schedule)
     search.begin()
     error: BaseException | None = None
+    on = settings.leaks.on if settings.leaks is not None else ()
     try:
-        play(test, search, Settings(settings.level, settings.virtual_time, settings.timeout, settings.max_steps, watch))
+        with _checks(on, light=False) as checks:
+            play(test, search, replace(settings, on_loop=watch, leaks=checks))
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as failed:
@@ -383,12 +413,13 @@ def describe(failure: Failure) -> str:
     )
 
 
-def replay(test: Test[T], string: str, **options: Any) -> T:
+def replay(test: Test[T], string: str, *, leaks: bool | Collection[str] = False, **options: Any) -> T:
     """Runs a test under the schedule of a replay string, once.
 
     Args:
         test: as for :func:`explore`.
         string: what a failure printed, ``lw1:3.13:task:...``.
+        leaks: as for :func:`explore`.
         options: ``virtual_time``, ``timeout``, ``max_steps`` and ``on_loop`` as for :func:`explore`.
 
     Returns:
@@ -400,17 +431,18 @@ def replay(test: Test[T], string: str, **options: Any) -> T:
         Exception: what the test raises, with the note and the :class:`Failure` that :func:`explore` gives it.
     """
     level, schedule, _point = parse_replay(string)
-    settings = Settings(level=level, **options)
     search = _Search.replay(schedule)
     search.begin()
-    try:
-        result = play(test, search, settings)
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:
-        found = 1, Strategy("the replayed one", lambda _: _Search.replay(schedule))
-        reported = _report(test, error, search, settings, found=found)
-        raise reported from (error if isinstance(reported, Nondeterministic) else error.__cause__)
+    with _checks(leaks, light=True) as checks:
+        settings = Settings(level=level, leaks=checks, **options)
+        try:
+            result = play(test, search, settings)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            found = 1, Strategy("the replayed one", lambda _: _Search.replay(schedule))
+            reported = _report(test, error, search, settings, found=found)
+            raise reported from (error if isinstance(reported, Nondeterministic) else error.__cause__)
     diverged = search.diverged
     if diverged is not None:
         raise ReplayError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import socket
 import stat
@@ -34,11 +35,15 @@ __all__ = ["ALL", "Checks", "Leak", "leak_checks", "selection"]
 
 ALL: Final = frozenset({"asyncgens", "cancels", "collected", "coroutines", "exceptions", "sockets", "tasks", "threads"})
 """The names of all checks."""
+PER_PROCESS: Final = frozenset({"sockets", "threads"})
+"""The checks that look at the whole process, and not at a run."""
 
 _ORIGIN_DEPTH = 5
 """Frames that a coroutine remembers of where it was made: enough to get out of the standard library."""
 _TURNS = 20
 """Turns of the loop that tasks get to end after they were told to."""
+_IDLE_TIMES = 100
+"""How often the garbage collector looks while a run goes on; afterwards only at its end."""
 _PER_KIND = 20
 """Leaks of one kind that are described one by one."""
 
@@ -203,7 +208,9 @@ class Checks:
     """
 
     def __init__(self, on: Collection[str] = ALL, *, light: bool = False, grace: float = 1.0) -> None:
-        self._on = frozenset(on)
+        self.on = frozenset(on)
+        self.collect = True
+        """Whether the garbage collector looks at the end of a run for what nobody holds any more."""
         self._light = light
         self._grace = grace
         self._stack = contextlib.ExitStack()
@@ -212,7 +219,8 @@ class Checks:
         self._watch: CancelWatch | None = None
         self._loops: weakref.WeakKeyDictionary[Loop, weakref.WeakSet[Task]] = weakref.WeakKeyDictionary()
         self._reported: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._loop: weakref.ref[Loop] | None = None
+        self._loop: Loop | None = None
+        self._late: list[Leak] = []
         self._host: Loop | None = None
         self._begun: dict[int, _wraps.Site | None] = {}
         self._generators: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -222,8 +230,8 @@ class Checks:
     # The test
 
     def __enter__(self) -> Checks:
-        on = self._on
-        if not self._light and on & _COLLECTED:
+        on = self.on
+        if on & _COLLECTED:
             self._stack.enter_context(_only_what_is_new())
         self._host = asyncio._get_running_loop()
         if self._host is not None:
@@ -252,9 +260,9 @@ class Checks:
     def _hear_warnings(self) -> None:
         """The warnings that tell of leaks are not to be filtered out."""
         self._stack.enter_context(warnings.catch_warnings())
-        if "coroutines" in self._on:
+        if "coroutines" in self.on:
             warnings.filterwarnings("always", r".* was never awaited", RuntimeWarning)
-        if "sockets" in self._on and not self._light:
+        if "sockets" in self.on and not self._light:
             warnings.simplefilter("always", ResourceWarning)
 
     def __exit__(self, *_: object) -> None:
@@ -301,27 +309,59 @@ class Checks:
 
     # One run of many
 
-    def begin(self, loop: Loop) -> None:
-        """A run begins; what other loops report from now on is not its."""
-        self._loop = weakref.ref(loop)
+    def begin(self, loop: Any) -> None:
+        """A run begins, on a simulated loop; what earlier loops report from now on is not its."""
+        if self._found:
+            self.take()  # The run before failed by itself.
+        self._loop = loop
+        if self.collect:
+            _collect_when_idle(loop)
 
-    def end(self, loop: Any, *, collect: bool = False) -> None:
+    def end(self, loop: Any) -> None:
         """The main task has ended, nothing was torn down yet.
 
-        ``collect``: the garbage collector looks for what nobody holds any more.
+        Raises:
+            LeakError: the run has left something behind.
         """
-        if collect:
-            gc.collect()
-        left = loop.tasks() if "tasks" in self._on or self._watch is not None else ()
-        if left:
-            self._judge_left(left)
-        elif "asyncgens" in self._on and loop._asyncgens:
+        if loop.tasks():
+            loop.run_until_complete(let_end(loop.tasks()))
+        if self.collect or loop.tasks():
+            gc.collect()  # What nobody holds has not been left over, but lost.
+        self._judge_left(loop.tasks())
+        if "asyncgens" in self.on and loop._asyncgens and not loop.tasks():
             for generator in list(loop._asyncgens):
                 self._judge_generator(generator, dropped=False)
         if self._watch is not None and (self._cancelled or self._watch.suspects()):
             self._judge_cancels(None)
             self._cancelled.clear()
             self._watch.forget()
+        if self._found:
+            raise error_of(self.take())
+
+    def ended(self) -> None:
+        """The run was torn down and its loop is closed.
+
+        Raises:
+            LeakError: something came up meanwhile.
+        """
+        if self.collect:
+            gc.collect()
+        self._loop = None
+        if self._found:
+            raise error_of(self.take())
+
+    def searched(self) -> None:
+        """All runs are over.
+
+        Raises:
+            LeakError: the garbage collector has found something of a run that was over.
+        """
+        gc.collect()
+        found, self._late = [*self._late, *self.take()], []
+        if found:
+            error = error_of(found)
+            error.add_note("it was found by the garbage collector after its run, so no schedule can be named")
+            raise error
 
     # What is noticed
 
@@ -332,7 +372,7 @@ class Checks:
     def task_made(self, loop: Loop, task: Any) -> None:
         if loop not in self._loops:
             self._early.add(task)
-        if "cancels" in self._on and not CAN_TELL_LINES and not isinstance(task, SimTask):
+        if "cancels" in self.on and not CAN_TELL_LINES and not isinstance(task, SimTask):
             task.add_done_callback(self._task_ended)
 
     def _task_ended(self, task: Task) -> None:
@@ -356,7 +396,7 @@ class Checks:
         return [task for task in asyncio.all_tasks(loop) if task not in earlier and task not in self._reported]
 
     def generators_end(self, loop: Loop) -> None:
-        if "asyncgens" in self._on:
+        if "asyncgens" in self.on:
             for generator in [generator for generator in self._generators if not generator.ag_running]:
                 self._judge_generator(generator, dropped=False)
 
@@ -387,12 +427,12 @@ class Checks:
             return self._warned_of_resource(text, message.source)
         if issubclass(message.category, RuntimeWarning) and text.endswith("was never awaited"):
             place = Place(message.filename, message.lineno, "?")
-            if "coroutines" in self._on and "coroutine '" not in text[:11]:
+            if "coroutines" in self.on and "coroutine '" not in text[:11]:
                 self._note("coroutines", text, place, None, "it was dropped here", _AWAIT)
         return False
 
     def _warned_of_resource(self, text: str, source: Any) -> bool:
-        if "sockets" not in self._on or self._light or not text.startswith(_RESOURCES):
+        if "sockets" not in self.on or self._light or not text.startswith(_RESOURCES):
             return False
         made = made_at(source)
         for name in "_sock", "_extra":
@@ -405,6 +445,14 @@ class Checks:
         return True
 
     def error(self, loop: Loop, context: dict[str, Any]) -> None:
+        if self._light and loop is not self._loop:
+            found, self._found = self._found, []
+            self._error(loop, context)
+            self._late, self._found = [*self._late, *self._found][:_PER_KIND], found
+        else:
+            self._error(loop, context)
+
+    def _error(self, loop: Loop, context: dict[str, Any]) -> None:
         message = str(context.get("message") or "Unhandled exception in event loop")
         error = context.get("exception")
         future: Any = context.get("task") or context.get("future")
@@ -432,7 +480,7 @@ class Checks:
     def _note(  # noqa: PLR0913, PLR0917 (the fields of a leak)
         self, kind: str, what: str, where: Place | None, created: Place | None, detail: str, fix: str
     ) -> None:
-        if kind not in self._on:
+        if kind not in self.on:
             return
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         if count <= _PER_KIND:
@@ -483,7 +531,7 @@ class Checks:
         self._note("asyncgens", what, where, place_of(self._begun.pop(id(generator), None)), detail, _ACLOSE)
 
     def _look_at_threads(self) -> None:
-        if "threads" not in self._on:
+        if "threads" not in self.on:
             return
         deadline = time.monotonic() + self._grace
         kept = set(self._threads)
@@ -509,7 +557,7 @@ class Checks:
                 self._note("threads", f"{daemon}thread {thread.name!r} runs still", where, made_at(thread), "", _JOIN)
 
     def _look_at_descriptors(self) -> None:
-        if "sockets" not in self._on:
+        if "sockets" not in self.on:
             return
         own = set()
         hidden = any(not loop.is_closed() and not hasattr(loop, "_selector") for loop in self._loops)
@@ -588,6 +636,19 @@ def _only_what_is_new() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def _collect_when_idle(loop: Any) -> None:
+    """Before time jumps, the garbage collector takes what nobody holds: at the same points in each run."""
+    outside = loop._outside
+    times = itertools.count()
+
+    def collect() -> Any:
+        if next(times) < _IDLE_TIMES:
+            gc.collect()
+        return outside()
+
+    loop._outside = collect
 
 
 def _recorder() -> Any:
