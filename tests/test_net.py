@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from support import requires
 
-from loopwright.testing import Deadlock, SimLoop, cancel_sweep, explore, run
+from loopwright.testing import Deadlock, SimLoop, cancel_sweep, explore, leak_checks, run
 from loopwright.testing.net import SimNet, exponential, normal, uniform
 
 TLS = Path(__file__).parent / "support" / "tls"
@@ -1278,6 +1278,26 @@ def test_a_stuck_client_is_a_deadlock_at_once() -> None:
 
     with pytest.raises(Deadlock):
         simulated(main)
+
+
+def test_what_a_test_leaves_open_is_found_by_the_leak_checks() -> None:
+    async def main() -> None:
+        async with leak_checks(fail=False) as leaks, SimNet() as net:
+            await started(net)
+            await asyncio.start_server(echo, port=80)
+            _, kept = await asyncio.open_connection("web", 80)
+            _, closed = await asyncio.open_connection("web", 80)
+            closed.close()
+            await closed.wait_closed()
+        assert kept.is_closing()
+        found = sorted((leak.kind, leak.what) for leak in leaks)
+        assert found == [
+            ("sockets", "unclosed server <Server host=main sockets=(<SimSocket ('0.0.0.0', 80)>,)>"),
+            ("sockets", "unclosed transport <StreamTransport main:49152 > web:80 open>"),
+        ]
+        assert {leak.created.file for leak in leaks if leak.created} == {__file__}
+
+    run(main)
 
 
 def test_a_network_can_be_put_over_what_others_have_put_on_the_loop() -> None:

@@ -551,7 +551,8 @@ class SimSocket:
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
-        return f"<SimSocket {self._local} > {self._remote}{state}>"
+        peer = "" if self._remote is None else f" > {self._remote}"
+        return f"<SimSocket {self._local}{peer}{state}>"
 
     def getsockname(self) -> Any:
         return self._local
@@ -631,6 +632,7 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
         self._real = sock  # the socket that aiohappyeyeballs and the like have made
         self._server = server
         self._begun = self._closing = self._paused = self._eof = self._eof_given = self._pumping = False
+        self._loopwright_made: Any = None  # the line that asked for it, for the leak checks
         self._lost = 0
         self._next_read = 0.0
         self._empty_waiter: asyncio.Future[None] | None = None
@@ -962,6 +964,7 @@ class Server(asyncio.AbstractServer):
         self._ssl = ssl
         self._tls = tls
         self._adopted = adopted
+        self._loopwright_made: Any = None  # the line that asked for it, for the leak checks
         self.backlog = max(1, backlog)
         self.context = contextvars.copy_context()
         self._listeners: list[Listener] | None = []

@@ -29,6 +29,8 @@ import os
 import random
 import socket
 import ssl as ssl_module
+import sys
+import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -47,9 +49,11 @@ from loopwright.testing._wire import (
     Listener,
     Reader,
     Server,
+    StreamTransport,
     os_error,
     wrap,
 )
+from loopwright.testing._wraps import caller
 
 __all__ = ["Host", "NetEvent", "NetStats", "SimNet", "exponential", "normal", "uniform"]
 
@@ -350,8 +354,8 @@ class SimNet:
         return self
 
     def uninstall(self) -> None:
-        """Gives the loop its own network back, and breaks off what is still open. Programs of hosts are left alone:
-        :meth:`aclose` ends them first.
+        """Gives the loop its own network back, and breaks off what is still open: a ``ResourceWarning`` names what the
+        test itself has left open. Programs of hosts are left alone: :meth:`aclose` ends them first.
         """
         if not self._on:
             return
@@ -362,6 +366,7 @@ class SimNet:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self._warn_of_what_is_open()
         for host in self._hosts.values():
             for listener in [listener for listeners in host._listeners.values() for listener in listeners]:
                 listener.server.close()
@@ -369,6 +374,15 @@ class SimNet:
                 datagrams.abort()
         for end in list(self._ends):
             end.vanish()
+
+    def _warn_of_what_is_open(self) -> None:
+        """What the test itself left open is a leak, as it would be on a real network; the leak checks hear this."""
+        for end in self._ends:
+            if end.host.name == MAIN and isinstance(end.user, StreamTransport) and not end.user.is_closing():
+                warnings.warn(f"unclosed transport {end.user!r}", ResourceWarning, stacklevel=3, source=end.user)
+        listeners = itertools.chain.from_iterable(self._hosts[MAIN]._listeners.values())
+        for server in dict.fromkeys(listener.server for listener in listeners):
+            warnings.warn(f"unclosed server {server!r}", ResourceWarning, stacklevel=3, source=server)
 
     async def aclose(self) -> None:
         """Cancels all that still runs on the hosts, waits until it has ended, and uninstalls.
@@ -378,7 +392,7 @@ class SimNet:
         try:
             while left := [task for task, host in self._placed() if host.name != MAIN]:
                 for task in left:
-                    task.cancel("the simulated network was closed")
+                    _end(task, "the simulated network was closed")
                 await asyncio.wait(left)
         finally:
             self.uninstall()
@@ -576,7 +590,7 @@ class SimNet:
         for task, where in self._placed():
             if where is host:
                 task.add_done_callback(_buried)
-                task.cancel(f"host {name!r} has crashed")
+                _end(task, f"host {name!r} has crashed")
 
     def restart(self, name: str) -> None:
         """The host is up again, with its address, without its connections, and its programs run anew."""
@@ -845,6 +859,7 @@ class SimNet:
             transport, protocol = wrap(
                 end, factory(), waiter, ssl=ssl, server_hostname=server_hostname, tls=tls, sock=sock
             )
+            end.user._loopwright_made = caller()
         except BaseException:
             end.close()
             raise
@@ -914,6 +929,7 @@ class SimNet:
         except BaseException:
             server.close()
             raise
+        server._loopwright_made = caller()
         if start_serving:
             server._start()
             await asyncio.sleep(0)
@@ -939,6 +955,7 @@ class SimNet:
         here = self._alive()
         server = Server(self, here, protocol_factory, ssl=ssl, backlog=backlog, tls=_tls(options))
         self._listen(here, "", os.fspath(path), server, share=False)
+        server._loopwright_made = caller()
         if start_serving:
             server._start()
             await asyncio.sleep(0)
@@ -1293,6 +1310,16 @@ class _Attempt:
             self.timer.cancel()
         if self.done.done() and not self.done.cancelled() and self.done.exception() is None:
             self.done.result().close()
+
+
+def _end(task: asyncio.Task[Any], why: str) -> None:
+    """Cancels a task of a host."""
+    if sys.version_info < (3, 12):
+        # There start_server()'s own callback fails when the task of a handler was cancelled, and the loop reports it.
+        for callback, _ in list(getattr(task, "_callbacks", None) or ()):
+            if getattr(callback, "__qualname__", "") == "StreamReaderProtocol.connection_made.<locals>.callback":
+                task.remove_done_callback(callback)
+    task.cancel(why)
 
 
 def _buried(task: asyncio.Task[Any]) -> None:
