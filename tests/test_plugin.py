@@ -794,3 +794,51 @@ def test_the_timeline_stands_alone() -> None:
     assert "url(" not in text and "@import" not in text and "http" not in text
     assert "prefers-color-scheme: dark" in text and "color-scheme: light dark" in text
     assert page.text.count("worker-") == 3, "one column for each task"
+
+
+# Leaks
+
+
+LEAKS = """
+    import asyncio
+    import pytest
+    import socket
+
+    KEPT = []
+
+    async def wait():
+        await asyncio.sleep(3600)
+
+    @pytest.mark.loopwright(seeds=3{options})
+    async def test_task():
+        task = asyncio.create_task(wait())
+
+    @pytest.mark.loopwright(seeds=3{options})
+    async def test_socket():
+        KEPT.append(socket.socket())
+
+    @pytest.mark.loopwright(seeds=3{options})
+    async def test_coroutine():
+        wait()
+"""
+
+
+def test_what_a_marked_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
+    output = run(pytester, LEAKS.format(options=""), "-Wignore", outcomes={"failed": 3})
+    assert re.search(r"tasks: task 'Task-\d+' \(wait\) has not ended", output)
+    assert re.search(r"made at .*test_it.py:\d+ in test_task:  task = asyncio.create_task\(wait\(\)\)", output)
+    assert re.search(r"sockets: socket \d+ is open", output)
+    assert "coroutines: coroutine 'wait' was never awaited" in output
+
+
+def test_leak_checks_are_switched_off_by_the_marker(pytester: pytest.Pytester) -> None:
+    run(pytester, LEAKS.format(options=", leaks=False"), "-Wignore", outcomes={"passed": 3})
+
+
+def test_leak_checks_are_chosen_by_name(pytester: pytest.Pytester) -> None:
+    run(pytester, LEAKS.format(options=", leaks={'tasks'}"), "-Wignore", outcomes={"passed": 2, "failed": 1})
+
+
+def test_an_unknown_leak_check_is_refused(pytester: pytest.Pytester) -> None:
+    output = run(pytester, LEAKS.format(options=", leaks={'task'}"), outcomes={"errors": 3})
+    assert "there is no leak check 'task'; there are asyncgens, cancels" in output

@@ -123,4 +123,5 @@ def _run_example(item: LoopwrightFunction, schedule: Callable[[], Coroutine[Any,
             level=settings.level or "task",
             virtual_time=settings.virtual_time,
             timeout=settings.timeout,
+            leaks=settings.leaks,
         )

@@ -179,6 +179,7 @@ def run(  # noqa: PLR0913 (each is a setting of its own)
     virtual_time: bool = True,
     timeout: float | None = None,
     max_steps: int = 1_000_000,
+    leaks: bool | Collection[str] = False,
 ) -> T:
     """Runs ``main()`` to its end, as ``asyncio.run`` does, on a :class:`SimLoop`.
 
@@ -189,6 +190,7 @@ def run(  # noqa: PLR0913 (each is a setting of its own)
         virtual_time: False keeps time at the real rate.
         timeout: seconds of the loop's clock after which the run fails.
         max_steps: steps without time passing after which it fails.
+        leaks: as for :func:`explore`.
 
     Returns:
         What ``main()`` returns.
@@ -198,12 +200,12 @@ def run(  # noqa: PLR0913 (each is a setting of its own)
         Livelock: tasks keep each other awake and get nowhere.
         TimeoutError: ``timeout`` is over.
     """
-    settings = Settings(level, virtual_time, timeout, max_steps)
     search = None
     if seed is not None:
         search = _Search.random(seed & 0xFFFF_FFFF_FFFF_FFFF, 1)
         search.begin()
-    return play(main, search, settings)
+    with _checks(leaks, light=False) as checks:
+        return play(main, search, Settings(level, virtual_time, timeout, max_steps, leaks=checks))
 
 
 def explore(  # noqa: PLR0913 (each is a setting of its own)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from loopwright.testing._leaks import selection
+
 __all__ = ["Misuse", "Report", "Settings", "option"]
 
 LEVELS = ("task", "timing", "chaos")
@@ -170,6 +172,10 @@ def _leaks(name: str, value: Any) -> bool | tuple[str, ...]:
         return value
     if isinstance(value, str) or not isinstance(value, Collection) or not all(isinstance(one, str) for one in value):
         raise Misuse(f"{name}={value!r}: write True, False, or a list of the names of the checks")
+    try:
+        selection(value)
+    except ValueError as error:
+        raise Misuse(f"{name}={value!r}: {error}") from None
     return tuple(value)
 
 

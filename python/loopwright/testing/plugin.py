@@ -32,6 +32,7 @@ import pytest
 from loopwright.errors import LoopwrightError
 from loopwright.testing import _examples, _explore, _table, _timeline
 from loopwright.testing._fixtures import WIDER, Fixtures, fixturedefs, is_async
+from loopwright.testing._leaks import PER_PROCESS, leak_checks, selection
 from loopwright.testing._loop import SimLoop
 from loopwright.testing._settings import Misuse, Report, Settings, option
 from loopwright.testing._settings import check_options as check_settings
@@ -245,10 +246,11 @@ class LoopwrightFunction(pytest.Function):
     def runtest(self) -> None:
         __tracebackhide__ = True
         self.outcome = None
-        if _examples.is_property(self.obj):
-            _examples.run(self)
-        else:
-            self._run()
+        with leak_checks(on=selection(self.settings.leaks) & PER_PROCESS):
+            if _examples.is_property(self.obj):
+                _examples.run(self)
+            else:
+                self._run()
         if self.outcome is not None:
             raise self.outcome
 
@@ -285,6 +287,7 @@ class LoopwrightFunction(pytest.Function):
             "level": settings.level,
             "virtual_time": settings.virtual_time,
             "timeout": settings.timeout,
+            "leaks": settings.leaks,
         }
 
     def replay(self, schedule: Callable[[], Coroutine[Any, Any, None]], text: str) -> None:
@@ -295,7 +298,8 @@ class LoopwrightFunction(pytest.Function):
             self._sweep(self.settings.cancel or "every", text)
             return
         settings = self.settings
-        _explore.replay(schedule, text, virtual_time=settings.virtual_time, timeout=settings.timeout)
+        options: dict[str, Any] = {"virtual_time": settings.virtual_time, "timeout": settings.timeout}
+        _explore.replay(schedule, text, leaks=settings.leaks, **options)
 
     async def schedule(self, **arguments: Any) -> None:
         """The test once, under a schedule, with fixtures of its own."""
