@@ -1030,6 +1030,21 @@ def test_who_can_get_at_an_object_only_through_functions_and_globals_is_found() 
     run(scenario)
 
 
+def test_nothing_is_claimed_about_who_can_get_at_an_object_when_there_is_too_much_to_look_at() -> None:
+    async def scenario() -> None:
+        event = asyncio.Event()
+
+        async def has_much() -> None:
+            much = [[[]] for _ in range(150_000)]
+            await asyncio.sleep(5)
+            del much
+
+        text = first_line(await report(call(event, "wait"), has_much))
+        assert text.startswith("'t0' waits in Event.wait() of subject (not set), and nobody is left to set it\n")
+
+    run(scenario)
+
+
 def test_two_objects_of_one_name_are_told_apart() -> None:
     class Pool:
         def __init__(self) -> None:

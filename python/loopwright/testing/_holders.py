@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dis
+import gc
 import sys
 import types
 from collections import defaultdict, deque
@@ -34,8 +35,8 @@ from loopwright.testing._waits import Holder, Waiting, recognise
 
 __all__ = ["Evidence", "live_tasks"]
 
-MOST_OBJECTS: Final = 200_000
-"""Objects visited to find out who can get at what."""
+MOST_REFERENCES: Final = 200_000
+"""References followed to find out who can get at what: some tenths of a second."""
 
 Task = asyncio.Task[Any]
 
@@ -213,10 +214,6 @@ def _where(code: CodeType, position: int) -> int:
 # ------------------------------------------------------------------------------------------------------ reachability
 
 _OPAQUE: Final = (
-    str,
-    bytes,
-    int,
-    float,
     asyncio.Future,  # holding a task is no way to the locals of its coroutine
     asyncio.AbstractEventLoop,
     types.FrameType,
@@ -242,18 +239,23 @@ class _Reach:
                     if id(root) not in seen:
                         seen.add(id(root))
                         waiting.append(root)
+        followed = 0
         while waiting:
             owner = waiting.popleft()
             self._kept.append(owner)
-            if len(self._kept) > MOST_OBJECTS:
+            if followed > MOST_REFERENCES:
                 self.complete = False
                 return
             for one in _attainable(owner):
-                if isinstance(one, _OPAQUE) or one is None or type(one).__name__ in ("_Fut", "_Hub"):
+                if not gc.is_tracked(one):  # refers to nothing
                     continue
-                self._from[id(one)].append(id(owner))
-                if id(one) not in seen:
-                    seen.add(id(one))
+                followed += 1
+                here = id(one)
+                if here in seen:
+                    self._from[here].append(id(owner))
+                elif not isinstance(one, _OPAQUE) and type(one).__name__ not in ("_Fut", "_Hub"):
+                    self._from[here].append(id(owner))
+                    seen.add(here)
                     waiting.append(one)
 
     def who(self, target: Any) -> set[Task] | None:
