@@ -814,7 +814,8 @@ class Prefetch(Generic[T]):
             reader.cancel()
         arrived = await _outlast([reader])
         if not self._closing and self._source is not None:  # cancelled before its first step
-            arrived = arrived or await _close_late(self._source, self._source is not self._items)
+            late = await _close_late(self._source, self._source is not self._items)
+            arrived = arrived or late
         if _DISCARD_EDGE is not None:
             _DISCARD_EDGE(reader, asyncio.current_task())
         self._buffer.clear()
