@@ -17,10 +17,11 @@ from typing import Any
 
 import anyio
 import pytest
-from support.loops import PLAIN, Cell, run
-from support.sweep import Play, VirtualLoop, cancels, in_cell, random_schedules, sweep
+from support.cancels import EVERY_STEP, cancels, in_cell
+from support.loops import PLAIN, Cell, VirtualLoop, run
 
 from loopwright import Background, GroupFull, LoopMismatch, Restart
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 
 async def turns(n: int = 3) -> None:
@@ -620,8 +621,8 @@ def quiet(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def test_sweep(cell: Cell) -> None:
-    assert sweep(closing, victim="owner", **in_cell(cell)).points > 3
+    assert cancel_sweep(closing, victims="owner", **EVERY_STEP, **in_cell(cell)).count("cancel") > 3
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_schedules(closing, cancels(cell=cell != PLAIN, share=0.2), **in_cell(cell))
+    random_cancels(closing, cancels(cell=cell != PLAIN, share=0.2), **in_cell(cell))

@@ -19,10 +19,11 @@ from typing import Any
 
 import anyio
 import pytest
+from support.cancels import EVERY_STEP, cancels, in_cell
 from support.loops import Cell, run
-from support.sweep import Play, cancels, in_cell, random_schedules, sweep
 
 from loopwright import CancelToken, TokenCancelled, timeout
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 
 def deadlines() -> int:
@@ -406,15 +407,15 @@ async def family(play: Play) -> None:
 
 @pytest.mark.parametrize("victim", ["a", "b", "c", "d", "canceller"])
 def test_sweep(victim: str) -> None:
-    assert sweep(family, victim=victim).points > 1
+    assert cancel_sweep(family, victims=victim, **EVERY_STEP).count("cancel") > 1
 
 
-def test_random_schedules() -> None:
-    random_schedules(family, cancels(share=0.25))
+def test_random_cancels() -> None:
+    random_cancels(family, cancels(share=0.25))
 
 
-def test_random_schedules_in_every_cell(cell: Cell) -> None:
-    random_schedules(family, min(cancels(cell=True, share=0.25), 2_000), seed=2, **in_cell(cell))
+def test_random_cancels_in_every_cell(cell: Cell) -> None:
+    random_cancels(family, min(cancels(cell=True, share=0.25), 2_000), seed=2, **in_cell(cell))
 
 
 def test_the_guides_sleep_swallows_what_ours_raises(cell: Cell) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 
 import anyio
 import pytest
+from support.cancels import EVERY_STEP, cancels, in_cell
 from support.loops import PLAIN, Cell, run
-from support.sweep import Play, cancels, in_cell, random_schedules, sweep
 
 import loopwright
 from loopwright import FinishTimeout, TaskGroup, finish
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 
 async def turns(n: int = 3) -> None:
@@ -363,8 +364,8 @@ def quiet(request: pytest.FixtureRequest) -> Any:
 
 def test_sweep(cell: Cell) -> None:
     for seed in range(3 if cell == PLAIN else 1):
-        assert sweep(commits, victim="caller-1", seed=seed, **in_cell(cell)).points > 3
+        assert cancel_sweep(commits, victims="caller-1", seed=seed, **EVERY_STEP, **in_cell(cell)).count("cancel") > 3
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_schedules(commits, cancels(cell=cell != PLAIN), **in_cell(cell))
+    random_cancels(commits, cancels(cell=cell != PLAIN), **in_cell(cell))

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.cancels import EVERY_STEP
 from support.loops import Cell, run
-from support.sweep import Play, sweep
 
 from loopwright import CallCancelled, MapError, Semaphore, gather
+from loopwright.testing import Play, cancel_sweep
 
 
 @pytest.fixture(autouse=True)
@@ -218,7 +219,9 @@ def play_of(limit: int | None, broken: bool, *, futures: bool) -> Any:
         allow: tuple[type[BaseException], ...] = (MapError,) if broken else ()
         # A failure that a cancel overtook goes to the exception handler.
         play.loop.set_exception_handler(
-            lambda loop, context: None if broken and "amap" not in str(context) else play._handle(loop, context)
+            lambda loop, context: (
+                None if broken and "amap" not in str(context) else play.exception_handler(loop, context)
+            )
         )
         task = play.spawn(caller(), name="caller", allow=allow)
         await play.finished()
@@ -234,4 +237,4 @@ def play_of(limit: int | None, broken: bool, *, futures: bool) -> Any:
 @pytest.mark.parametrize("broken", [False, True], ids=["succeeds", "fails"])
 @pytest.mark.parametrize("limit", [None, 2])
 def test_sweep(limit: int | None, broken: bool, futures: bool) -> None:
-    sweep(play_of(limit, broken, futures=futures), victim="caller")
+    cancel_sweep(play_of(limit, broken, futures=futures), victims="caller", **EVERY_STEP)

@@ -25,11 +25,12 @@ from typing import Any
 
 import anyio
 import pytest
-from support.loops import PLAIN, Cell, run
-from support.sweep import Play, VirtualLoop, cancels, in_cell, random_schedules, sweep
+from support.cancels import EVERY_STEP, cancels, in_cell
+from support.loops import PLAIN, Cell, VirtualLoop, run
 
 import loopwright
 from loopwright import BoundedSemaphore, Event, Lock, LoopMismatch, Semaphore, _loopwright, errors
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 Limit = Semaphore | Lock
 """What has permits; a BoundedSemaphore is a Semaphore."""
@@ -266,7 +267,7 @@ async def the_event_wakes_all(play: Play) -> None:
     event.set()
     await play.finished()
     for name in "abc":
-        assert (name in passed) is not play.actors[name].task.cancelled()
+        assert (name in passed) is not play.tasks[name].cancelled()
     assert event.waiting == 0
 
 
@@ -289,13 +290,13 @@ async def grants_pass_on_in_order(play: Play) -> None:
     giving = play.spawn(giver(), name="giver")
     await asyncio.wait([giving])
     await turns(4)
-    missing = sum(not actor.task.done() for actor in play.actors.values())
+    missing = sum(not task.done() for task in play.tasks.values())
     if missing:  # the giver was cancelled
         assert giving.cancelled()
         semaphore.release(missing)
     await play.finished()
     assert served == sorted(served)
-    assert len(served) == sum(not play.actors[name].task.cancelled() for name in "abc")
+    assert len(served) == sum(not play.tasks[name].cancelled() for name in "abc")
 
 
 SWEEPS = [
@@ -311,7 +312,7 @@ SWEEPS = [
     ("scenario", "victim"), [pytest.param(s, v, id=f"{s.__name__}-{v}") for s, vs in SWEEPS for v in vs]
 )
 def test_promise_1_a_cancel_at_every_step(cell: Cell, scenario: Any, victim: str) -> None:
-    assert sweep(scenario, victim=victim, **in_cell(cell)).points >= 2
+    assert cancel_sweep(scenario, victims=victim, **EVERY_STEP, **in_cell(cell)).count("cancel") >= 2
 
 
 class Ledger:
@@ -528,14 +529,14 @@ RANDOM = {
 @pytest.mark.parametrize("what", RANDOM)
 def test_promise_1_random_cancels(what: str) -> None:
     scenario, share = RANDOM[what]
-    random_schedules(named(scenario, f"{what} under cancels"), cancels(share=share), seed=1)
+    random_cancels(named(scenario, f"{what} under cancels"), cancels(share=share), seed=1)
 
 
 @pytest.mark.parametrize("what", RANDOM)
 def test_promise_1_random_cancels_in_every_cell(cell: Cell, what: str) -> None:
     if cell != PLAIN:
         scenario, share = RANDOM[what]
-        random_schedules(
+        random_cancels(
             named(scenario, f"{what} under cancels, {cell}"), cancels(cell=True, share=share), seed=2, **in_cell(cell)
         )
 
@@ -1628,7 +1629,7 @@ def test_loops_with_nothing_but_public_interfaces(make: Any) -> None:
 
 @pytest.mark.usefixtures("only_public")
 def test_sweep_with_nothing_but_public_interfaces() -> None:
-    sweep(semaphore_keeps_its_permits, victim="c")
+    cancel_sweep(semaphore_keeps_its_permits, victims="c", **EVERY_STEP)
 
 
 # ------------------------------------------------------------------------------------------- same steps as asyncio's

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 from support import requires
-from support.loops import Cell, run
-from support.sweep import Play, VirtualLoop, cancels, random_schedules, sweep
+from support.cancels import EVERY_STEP, cancels
+from support.loops import Cell, VirtualLoop, run
 
 import loopwright
 from loopwright import CallCancelled, LoopwrightError, MapError, Semaphore, amap
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 
 @pytest.fixture(params=[True, False], ids=["isolated", "shared"])
@@ -1163,13 +1164,13 @@ def scenario(form: str, kind: str, isolate: bool, *, fails: bool = False, errors
         assert calls.peak <= 2
         assert source.closed == (source.pulled > 0), "the source was not closed"
         assert limiter.value == 2
-        assert not [other for other in others() if other is not play._main]
+        assert not [other for other in others() if other is not play.main]
         if not task.cancelled() and not allow:
             assert len(got) == (7 if kind == "plain" else 6)
 
     def told(play: Play, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if not (fails and isinstance(context.get("exception"), MapError)):
-            play._handle(loop, context)
+            play.exception_handler(loop, context)
 
     play_map.__qualname__ = f"amap-{form}-{kind}-{'isolated' if isolate else 'shared'}{'-fails' if fails else ''}"
     return play_map
@@ -1179,12 +1180,14 @@ def scenario(form: str, kind: str, isolate: bool, *, fails: bool = False, errors
 @pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
 @pytest.mark.parametrize(("form", "source", "isolated"), MODES)
 def test_sweep(form: str, source: str, isolated: bool, fails: bool, setup: Any) -> None:
-    sweep(scenario(form, source, isolated, fails=fails), victim="caller", setup=setup)
+    cancel_sweep(scenario(form, source, isolated, fails=fails), victims="caller", setup=setup, **EVERY_STEP)
 
 
 @pytest.mark.parametrize(("form", "source", "isolated"), MODES)
 def test_sweep_of_errors_return(form: str, source: str, isolated: bool) -> None:
-    sweep(scenario(form, source, isolated, fails=True, errors="return"), victim="caller", second=False)
+    cancel_sweep(
+        scenario(form, source, isolated, fails=True, errors="return"), victims="caller", at="step", waves="cancel"
+    )
 
 
 def storm(isolate: bool, form: str) -> Any:
@@ -1224,28 +1227,28 @@ def storm(isolate: bool, form: str) -> Any:
             assert calls.peak <= (limit if isinstance(limit, int) else 3)
             assert source.closed == 1 or source.pulled == 0
         assert limiter.value == 3
-        assert not [other for other in others() if other is not play._main]
+        assert not [other for other in others() if other is not play.main]
 
     def told(play: Play, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if not isinstance(context.get("exception"), MapError):
-            play._handle(loop, context)
+            play.exception_handler(loop, context)
 
     play_storm.__qualname__ = f"amap-storm-{form}-{'isolated' if isolate else 'shared'}"
     return play_storm
 
 
 @pytest.mark.parametrize("form", ["list", "iterator"])
-def test_random_schedules(form: str, isolate: bool) -> None:
-    random_schedules(storm(isolate, form), cancels(share=0.25))
+def test_random_cancels(form: str, isolate: bool) -> None:
+    random_cancels(storm(isolate, form), cancels(share=0.25))
 
 
-def test_random_schedules_in_every_cell(cell: Cell, isolate: bool) -> None:
+def test_random_cancels_in_every_cell(cell: Cell, isolate: bool) -> None:
     def setup(loop: asyncio.AbstractEventLoop) -> None:
         loop.set_debug(cell.debug)
 
     delivered = cancels(cell=True, share=0.25)
     for form in ("list", "iterator"):
-        random_schedules(storm(isolate, form), delivered, seed=7, loop_factory=cell.new_loop, setup=setup)
+        random_cancels(storm(isolate, form), delivered, seed=7, loop_factory=cell.new_loop, setup=setup)
 
 
 def test_the_virtual_clock_drives_it() -> None:

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from support.cancels import EVERY_STEP, cancels
 from support.loops import Cell, run
-from support.sweep import Play, cancels, random_schedules, sweep
 
 from loopwright import CallCancelled, prefetch
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 
 class Rows:
@@ -275,6 +276,21 @@ def test_a_second_cancel_still_awaits_the_closing(cell: Cell) -> None:
     run(main, cell)
 
 
+def test_a_cancel_before_the_reader_began_still_closes_the_source() -> None:
+    async def main() -> None:
+        source = Rows(3)
+        rows = source.rows()
+        assert await anext(rows) == 0
+        task = asyncio.current_task()
+        assert task is not None
+        with pytest.raises(asyncio.CancelledError):
+            async with prefetch(rows, 1):
+                asyncio.get_running_loop().call_soon(task.cancel)  # it arrives while the block waits for the reader
+        assert source.closed == 1
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("source", "n", "error", "says"),
     [
@@ -374,7 +390,7 @@ def play_of(kind: str, fails: bool) -> Any:
         assert got == list(range(first, first + len(got)))
         assert task.cancelled() or len(got) == 6 - first
         assert all(isinstance(error, OSError) for error in told)
-        assert not [t for t in asyncio.all_tasks() if t is not play._main]
+        assert not [t for t in asyncio.all_tasks() if t is not play.main]
 
     play_prefetch.__qualname__ = f"prefetch-{kind}{'-fails' if fails else ''}"
     return play_prefetch
@@ -383,16 +399,16 @@ def play_of(kind: str, fails: bool) -> Any:
 @pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
 def test_sweep(kind: str, fails: bool) -> None:
     for seed in range(4):
-        sweep(play_of(kind, fails), victim="caller", seed=seed)
+        cancel_sweep(play_of(kind, fails), victims="caller", seed=seed, **EVERY_STEP)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
-def test_random_schedules(kind: str, fails: bool) -> None:
-    random_schedules(play_of(kind, fails), cancels(share=0.25))
+def test_random_cancels(kind: str, fails: bool) -> None:
+    random_cancels(play_of(kind, fails), cancels(share=0.25))
 
 
-def test_random_schedules_in_every_cell(cell: Cell, kind: str) -> None:
+def test_random_cancels_in_every_cell(cell: Cell, kind: str) -> None:
     def setup(loop: asyncio.AbstractEventLoop) -> None:
         loop.set_debug(cell.debug)
 
-    random_schedules(play_of(kind, False), cancels(cell=True, share=0.5), loop_factory=cell.new_loop, setup=setup)
+    random_cancels(play_of(kind, False), cancels(cell=True, share=0.5), loop_factory=cell.new_loop, setup=setup)

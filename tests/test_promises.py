@@ -7,10 +7,11 @@ import itertools
 from typing import Any
 
 import pytest
+from support.cancels import EVERY_STEP, cancels, in_cell
 from support.loops import PLAIN, Cell
-from support.sweep import Play, cancels, in_cell, random_schedules, sweep
 
 from loopwright import BoundedSemaphore, Event, Lock, Queue, TaskGroup, timeout
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 VIRTUAL = pytest.approx
 
@@ -103,7 +104,7 @@ async def spawners_pass_on_their_slot(play: Play) -> None:
             play.spawn(spawner(name), name=name)
         await play.finished()
     assert started == sorted(started)
-    assert len(started) == sum(not actor.task.cancelled() for actor in play.actors.values())
+    assert len(started) == sum(not task.cancelled() for task in play.tasks.values())
 
 
 async def a_failing_group_loses_no_error(play: Play) -> None:
@@ -198,14 +199,14 @@ SWEEPS = [
 
 @pytest.mark.parametrize(("scenario", "victim"), SWEEPS, ids=[f"{s.__name__}-{v}" for s, v in SWEEPS])
 def test_a_cancel_at_every_step(scenario: Any, victim: str) -> None:
-    assert sweep(scenario, victim=victim).points >= 3
+    assert cancel_sweep(scenario, victims=victim, **EVERY_STEP).count("cancel") >= 3
 
 
 @pytest.mark.parametrize("scenario", [timeouts_under_random_cancels, a_service_under_random_cancels])
 def test_random_cancels(scenario: Any) -> None:
-    random_schedules(scenario, cancels(share=0.1), seed=5)
+    random_cancels(scenario, cancels(share=0.1), seed=5)
 
 
 def test_random_cancels_in_every_cell(cell: Cell) -> None:
     if cell != PLAIN:
-        random_schedules(a_service_under_random_cancels, cancels(cell=True, share=0.2), seed=6, **in_cell(cell))
+        random_cancels(a_service_under_random_cancels, cancels(cell=True, share=0.2), seed=6, **in_cell(cell))

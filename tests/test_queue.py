@@ -22,11 +22,12 @@ from typing import Any
 
 import anyio
 import pytest
+from support.cancels import EVERY_STEP, cancels, in_cell
 from support.loops import PLAIN, Cell, run
-from support.sweep import Play, cancels, in_cell, random_schedules, sweep
 
 import loopwright
 from loopwright import LifoQueue, LoopMismatch, PriorityQueue, Queue, QueueShutDown, QueueStats
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 CLASSES = [Queue, PriorityQueue, LifoQueue]
 each_class = pytest.mark.parametrize("make", CLASSES)
@@ -197,12 +198,12 @@ SHARES = {("native", Queue): 0.5, ("native", PriorityQueue): 0.1, ("native", Lif
 @each_class
 @pytest.mark.parametrize("how", HOWS)
 def test_promise_6_items_got_and_left_are_items_put_under_random_cancels(make: type[Queue[Any]], how: str) -> None:
-    random_schedules(traffic(make, how), cancels(share=SHARES.get((how, make), 0.05)), seed=6)
+    random_cancels(traffic(make, how), cancels(share=SHARES.get((how, make), 0.05)), seed=6)
 
 
 def test_promise_6_in_every_cell(cell: Cell) -> None:
     if cell != PLAIN:
-        random_schedules(traffic(Queue), cancels(cell=True), seed=7, **in_cell(cell))
+        random_cancels(traffic(Queue), cancels(cell=True), seed=7, **in_cell(cell))
 
 
 async def getters_and_an_item(play: Play) -> None:
@@ -249,9 +250,9 @@ async def putters_and_a_place(play: Play) -> None:
     for name in "abc":
         play.spawn(putter(name), name=name)
     play.spawn(getter(), name="getter")
-    while not all(actor.task.done() for actor in play.actors.values()):
+    while not all(task.done() for task in play.tasks.values()):
         await asyncio.sleep(0)
-        if play.actors["getter"].task.done():
+        if play.tasks["getter"].done():
             got.extend(left(queue))
     got.extend(left(queue))
     assert got == put
@@ -306,9 +307,9 @@ async def join_is_exact(play: Play) -> None:
     for name in "ab":
         play.spawn(joiner(name), name=name)
     play.spawn(worker(), name="worker")
-    while not all(actor.task.done() for actor in play.actors.values()):
+    while not all(task.done() for task in play.tasks.values()):
         await asyncio.sleep(0)
-        if play.actors["worker"].task.done():
+        if play.tasks["worker"].done():
             with contextlib.suppress(ValueError):
                 while queue.stats().unfinished > (log.count("done") == 2):
                     log.append("done")
@@ -339,9 +340,9 @@ async def shutdown_wakes_all(play: Play) -> None:
         play.spawn(expect(f"put-{name}", lambda: full.put(1)), name=f"put-{name}")
     play.spawn(expect("join", full.join), name="join")
     play.spawn(closer(), name="closer")
-    while not all(actor.task.done() for actor in play.actors.values()):
+    while not all(task.done() for task in play.tasks.values()):
         await asyncio.sleep(0)
-        if play.actors["closer"].task.done():
+        if play.tasks["closer"].done():
             empty.shutdown()
             full.shutdown(immediate=True)
     stats = full.stats()
@@ -363,16 +364,16 @@ SWEPT = [
     [pytest.param(scenario, victim, id=f"{scenario.__name__}-{victim}") for scenario, all_ in SWEPT for victim in all_],
 )
 def test_promise_6_cancelled_at_every_step(scenario: Any, victim: str, cell: Cell) -> None:
-    sweep(scenario, victim=victim, **in_cell(cell))
+    cancel_sweep(scenario, victims=victim, **EVERY_STEP, **in_cell(cell))
 
 
 @pytest.mark.parametrize("how", HOWS)
 @each_class
 def test_promise_6_traffic_cancelled_at_every_step(make: type[Queue[Any]], how: str) -> None:
     for seed in range(3):
-        sweep(traffic(make, how), victim="consumer-0", seed=seed)
+        cancel_sweep(traffic(make, how), victims="consumer-0", seed=seed, **EVERY_STEP)
         if how == "native":  # a producer may be through before it has entered its timeout or scope
-            sweep(traffic(make, how), victim="producer-0", seed=seed)
+            cancel_sweep(traffic(make, how), victims="producer-0", seed=seed, **EVERY_STEP)
 
 
 # ------------------------------------------------------------------------------------------------------- one by one
@@ -1080,7 +1081,7 @@ def test_a_subclass_that_raises_and_comes_back() -> None:
 
 
 def test_subclasses_keep_their_items_under_cancels() -> None:
-    random_schedules(traffic(ReversedTuples), cancels(share=0.02), seed=8)
+    random_cancels(traffic(ReversedTuples), cancels(share=0.02), seed=8)
 
 
 class ReversedTuples(LifoQueue[Any]):

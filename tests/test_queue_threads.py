@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.cancels import cancels, in_cell
 from support.loops import Cell, run
-from support.sweep import Play, cancels, in_cell, random_schedules
 
 from loopwright import LifoQueue, PriorityQueue, Queue, QueueShutDown
+from loopwright.testing import Play, random_cancels
 
 CLASSES = [Queue, PriorityQueue, LifoQueue]
 each_class = pytest.mark.parametrize("make", CLASSES)
@@ -274,4 +275,4 @@ def test_promise_6_with_threads_at_the_queue(cell: Cell) -> None:
 
     with ThreadPoolExecutor(1) as threads:
         count = max(20, cancels(cell=True, share=0.1))
-        random_schedules(threads_and_tasks, count, seed=9, patience=30, **in_cell(cell))
+        random_cancels(threads_and_tasks, count, seed=9, patience=30, **in_cell(cell))

@@ -11,10 +11,11 @@ from typing import Any
 
 import anyio
 import pytest
+from support.cancels import EVERY_STEP, cancels, in_cell
 from support.loops import PLAIN, Cell, run
-from support.sweep import Play, cancels, in_cell, random_schedules, sweep
 
 from loopwright import CallCancelled, TaskGroup, race
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 
 async def after(turns: int, result: Any = None) -> Any:
@@ -254,11 +255,11 @@ async def a_race(play: Play) -> None:
 
 def test_sweep(cell: Cell) -> None:
     for seed in range(5 if cell == PLAIN else 1):
-        assert sweep(a_race, victim="caller", seed=seed, **in_cell(cell)).points > 3
+        assert cancel_sweep(a_race, victims="caller", seed=seed, **EVERY_STEP, **in_cell(cell)).count("cancel") > 3
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_schedules(a_race, cancels(cell=cell != PLAIN), **in_cell(cell))
+    random_cancels(a_race, cancels(cell=cell != PLAIN), **in_cell(cell))
 
 
 def test_a_race_in_a_failing_group(cell: Cell) -> None:

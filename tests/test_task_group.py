@@ -21,11 +21,12 @@ from typing import Any
 
 import anyio
 import pytest
+from support.cancels import EVERY_STEP, cancels, in_cell
 from support.loops import PLAIN, Cell, run
-from support.sweep import Play, cancels, in_cell, random_schedules, sweep
 
 import loopwright
 from loopwright import GroupFull, LoopMismatch, TaskGroup, _loopwright
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 
 async def turns(n: int = 3) -> None:
@@ -879,12 +880,12 @@ ids = [f"{scenario.__name__}-{victim}" for victim, scenario in CASES]
 
 @pytest.mark.parametrize(("victim", "scenario"), CASES, ids=ids)
 def test_sweep(cell: Cell, victim: str, scenario: Any) -> None:
-    assert sweep(scenario, victim=victim, **in_cell(cell)).points > 3
+    assert cancel_sweep(scenario, victims=victim, **EVERY_STEP, **in_cell(cell)).count("cancel") > 3
 
 
 @pytest.mark.parametrize("scenario", [limited_group, failing_group, cancelled_group, nested_groups])
 def test_random_cancels(cell: Cell, scenario: Any) -> None:
-    random_schedules(scenario, cancels(cell=cell != PLAIN, share=0.25), **in_cell(cell))
+    random_cancels(scenario, cancels(cell=cell != PLAIN, share=0.25), **in_cell(cell))
 
 
 # ------------------------------------------------------------------------------- anyio

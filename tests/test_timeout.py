@@ -20,10 +20,11 @@ from typing import Any
 
 import anyio
 import pytest
-from support.loops import PLAIN, Cell, run
-from support.sweep import Play, VirtualLoop, cancels, in_cell, random_schedules, sweep
+from support.cancels import EVERY_STEP, cancels, in_cell
+from support.loops import PLAIN, Cell, VirtualLoop, run
 
 from loopwright import CancelToken, Lock, Queue, Timeout, _loopwright, timeout, timeout_at
+from loopwright.testing import Play, cancel_sweep, random_cancels
 
 
 def deadlines() -> tuple[int, float | None]:
@@ -176,7 +177,7 @@ def test_sweep_a_cancel_at_every_point(victim: str) -> None:
         assert deadlines() == (0, None)
         assert not lock.locked() and lock.waiting == 0
 
-    assert sweep(scenario, victim=victim).points > 3
+    assert cancel_sweep(scenario, victims=victim, **EVERY_STEP).count("cancel") > 3
 
 
 def test_sweep_the_deadline_as_the_cancel() -> None:
@@ -214,7 +215,7 @@ def test_sweep_the_deadline_as_the_cancel() -> None:
         assert got + left == list(range(len(got) + len(left)))
         assert deadlines() == (0, None)
 
-    assert sweep(scenario, victim="victim").points > 3
+    assert cancel_sweep(scenario, victims="victim", **EVERY_STEP).count("cancel") > 3
 
 
 async def storm(play: Play) -> None:
@@ -232,7 +233,7 @@ async def storm(play: Play) -> None:
                 async with timeout(rng.choice((None, -1, 0, 0.001, 0.002, 5))) as outer:
                     with contextlib.suppress(TimeoutError):
                         async with timeout(rng.choice((None, 0, 0.001, 3))) as inner:
-                            left, around = inner.remaining, outer.remaining
+                            around, left = outer.remaining, inner.remaining  # in this order: time may go on
                             assert around is None or (left is not None and left <= around)
                             await play.pause()
                             if rng.random() < 0.3 and not inner.expired():
@@ -250,12 +251,12 @@ async def storm(play: Play) -> None:
     assert token.stats().waiting == 0
 
 
-def test_random_schedules() -> None:
-    random_schedules(storm, cancels(share=0.25))
+def test_random_cancels() -> None:
+    random_cancels(storm, cancels(share=0.25))
 
 
-def test_random_schedules_in_every_cell(cell: Cell) -> None:
-    random_schedules(storm, min(cancels(cell=True, share=0.25), 2_000), seed=1, **in_cell(cell))
+def test_random_cancels_in_every_cell(cell: Cell) -> None:
+    random_cancels(storm, min(cancels(cell=True, share=0.25), 2_000), seed=1, **in_cell(cell))
 
 
 # -------------------------------------------------------------------- nesting and deadlines

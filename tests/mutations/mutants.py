@@ -11,7 +11,7 @@ LIMITS = (
     "promise_1_a_cancel_at_every_step or promise_1_random_cancels or promise_2 or promise_4",
 )
 QUEUE = ("tests/test_queue.py", "promise_6 or overtake")
-MAP = ("tests/test_mapping.py", "sweep or random_schedules")
+MAP = ("tests/test_mapping.py", "sweep or random_cancels")
 ACROSS = ("tests/test_promises.py", "every_step or random_cancels")
 
 

@@ -13,7 +13,9 @@ A test that does not care runs its coroutine with ``run(main)``, in the plain ce
 from __future__ import annotations
 
 import asyncio
+import heapq
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ import pytest
 
 from support import requires
 
-__all__ = ["CELLS", "EXCLUDED", "PLAIN", "Cell", "parameters", "run"]
+__all__ = ["CELLS", "EXCLUDED", "PLAIN", "Cell", "VirtualLoop", "parameters", "run"]
 
 T = TypeVar("T")
 
@@ -89,3 +91,30 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], cell: Cell = PLAIN) -> T:
 
     with asyncio.Runner(debug=cell.debug, loop_factory=cell.new_loop) as runner:
         return runner.run(enter())
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop with a clock that stands still until :meth:`advance`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._virtual_now = 0.0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._order = itertools.count()
+
+    def time(self) -> float:
+        return self._virtual_now
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
+        handle = super().call_at(when, callback, *args, context=context)
+        heapq.heappush(self._timers, (when, next(self._order), handle))
+        return handle
+
+    def advance(self) -> bool:
+        """Jumps to the next live timer; tells whether there was one."""
+        while self._timers:
+            when, _, handle = heapq.heappop(self._timers)
+            if not handle.cancelled():
+                self._virtual_now = max(self._virtual_now, when)
+                return True
+        return False
