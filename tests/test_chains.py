@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import collections.abc
 import contextlib
+import contextvars
 import gc
 import re
+import signal
 import threading
 import time
 import types
@@ -23,7 +25,7 @@ from support.loops import Cell, run
 
 import loopwright
 from loopwright import testing
-from loopwright.testing import Deadlock
+from loopwright.testing import Deadlock, _holders
 from loopwright.testing._chains import Link, Waiting, chain, waits_for, where
 from loopwright.testing._deadlock import explain
 
@@ -1030,12 +1032,62 @@ def test_who_can_get_at_an_object_only_through_functions_and_globals_is_found() 
     run(scenario)
 
 
-def test_nothing_is_claimed_about_who_can_get_at_an_object_when_there_is_too_much_to_look_at() -> None:
+def test_who_can_get_at_a_future_is_found() -> None:
+    async def scenario() -> None:
+        box = [asyncio.get_running_loop().create_future()]
+
+        async def waits() -> None:
+            await box[0]
+
+        async def could() -> None:
+            await asyncio.sleep(5)
+            box[0].set_result(None)
+
+        text = first_line(await report(waits, could, db))
+        assert "nobody is left to complete it: of the others only 't1' can get at it" in text
+
+    run(scenario)
+
+
+def test_who_can_get_at_an_object_through_a_context_variable_is_found() -> None:
+    async def scenario() -> None:
+        _stopped.set(asyncio.Event())
+
+        async def could() -> None:
+            await asyncio.sleep(5)
+            _stopped.get().set()
+
+        text = first_line(await report(call(_stopped.get(), "wait"), could))
+        assert "of the others only 't1' can get at it" in text
+
+    run(scenario)
+
+
+_stopped: contextvars.ContextVar[asyncio.Event] = contextvars.ContextVar("_stopped")
+
+
+def test_a_signal_handler_that_could_wake_somebody_is_told() -> None:
+    async def main() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop.set)
+        await stop.wait()
+
+    assert deadlock_of(main).startswith(
+        "'Task-1' waits in Event.wait() of stop (not set), and nothing but a signal (SIGUSR1) is left to set it: "
+        "no other live task refers to it\n"
+    )
+
+
+def test_nothing_is_claimed_about_who_can_get_at_an_object_when_there_is_too_much_to_look_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_holders, "MOST_REFERENCES", 1000)
+
     async def scenario() -> None:
         event = asyncio.Event()
 
         async def has_much() -> None:
-            much = [[[]] for _ in range(150_000)]
+            much = [[[]] for _ in range(1000)]
             await asyncio.sleep(5)
             del much
 

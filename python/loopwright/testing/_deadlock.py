@@ -215,6 +215,8 @@ class _Report:
                 return ", and who holds it is not known"
             return ": no other live task refers to it; who took it has ended, or is among those that wait"
         nobody = f", and nobody is left to {waiting.missing}"
+        if signals := self.evidence.signals(waiting):
+            nobody = f", and nothing but a signal ({', '.join(signals)}) is left to {waiting.missing}"
         if others is None:
             return nobody
         if not others:
@@ -285,7 +287,8 @@ class _Report:
     # ---------------------------------------------------------------------------------------------------------- names
 
     def _name(self, subject: Any) -> str:
-        return self._names.get(id(subject)) or f"a {type(subject).__name__}"
+        kind = type(subject).__name__
+        return self._names.get(id(subject)) or f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}"
 
 
 def _baptise(stuck: list[_Stuck]) -> dict[int, str]:

@@ -8,7 +8,7 @@ asyncio's locks do not record their holder. Two kinds of evidence are used, and 
   that is kept open by an ``@asynccontextmanager`` or an ``AsyncExitStack`` which is on the stack itself. anyio's Lock
   and CapacityLimiter name their holders.
 * *Perhaps*: a task that can get at the object, by its locals, by what these refer to, by the globals that its code
-  names, and does not wait for it.
+  names, by its context variables, and does not wait for it.
 
 The second kind also answers "who could put into this queue": those who can get at it. It is exact as long as a
 program does not fetch objects by their names or from the garbage collector. The search is bounded; when the bound is
@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import dis
 import gc
+import signal
 import sys
 import types
 from collections import defaultdict, deque
@@ -97,15 +99,29 @@ class Evidence:
 
     def others(self, waiting: Waiting) -> list[Task] | None:
         """The tasks that can get at what is waited for and do not wait in the same way; None when that is not known."""
+        found = self._who(waiting)
+        if found is None:
+            return None
+        return [task for task in self.tasks if task in found and not self._is_same(task, waiting)]
+
+    def signals(self, waiting: Waiting) -> list[str]:
+        """The signals whose handlers can get at what is waited for."""
+        return sorted(one for one in self._who(waiting) or () if isinstance(one, str))
+
+    def _who(self, waiting: Waiting) -> set[Task | str] | None:
         target = waiting.object if waiting.anchor is None else waiting.anchor
         if target is None:
             return None
         if self._reach is None:
-            self._reach = _Reach((task, self.chain(task)) for task in self.tasks)
-        found = self._reach.who(target)
-        if found is None:
-            return None
-        return [task for task in self.tasks if task in found and not self._is_same(task, waiting)]
+            self._reach = _Reach(self._roots())
+        return self._reach.who(target)
+
+    def _roots(self) -> Iterator[tuple[Task | str, Iterable[Any]]]:
+        for task in self.tasks:
+            yield task, _roots(task, self.chain(task))
+        loop = self.tasks[0].get_loop() if self.tasks else None
+        for number, handle in getattr(loop, "_signal_handlers", {}).items():
+            yield signal.Signals(number).name, referents(handle)
 
     def _is_same(self, task: Task, waiting: Waiting) -> bool:
         mine = self.bare(task)
@@ -223,46 +239,44 @@ _OPAQUE: Final = (
 
 
 class _Reach:
-    """Which of the tasks can get at which objects: one search from all of them, answered backwards."""
+    """Which of the tasks and signal handlers can get at which objects: one search from all, answered backwards."""
 
-    def __init__(self, tasks: Iterable[tuple[Task, list[Step]]]) -> None:
+    def __init__(self, roots: Iterable[tuple[Task | str, Iterable[Any]]]) -> None:
         self._from: dict[int, list[int]] = defaultdict(list)
-        self._owners: dict[int, list[Task]] = defaultdict(list)
+        self._owners: dict[int, set[Task | str]] = defaultdict(set)
         self._kept: list[Any] = []  # an id is good for as long as its object
+        self._seen: set[int] = set()
+        self._waiting: deque[Any] = deque()
         self.complete = True
-        seen: set[int] = set()
-        waiting: deque[Any] = deque()
-        for task, chain in tasks:
-            for step in chain:
-                for root in _roots(step):
-                    self._owners[id(root)].append(task)
-                    if id(root) not in seen:
-                        seen.add(id(root))
-                        waiting.append(root)
+        for who, values in roots:
+            for root in values:
+                self._owners[id(root)].add(who)
+                self._look_at(root)
         followed = 0
-        while waiting:
-            owner = waiting.popleft()
-            self._kept.append(owner)
+        while self._waiting:
+            owner = self._waiting.popleft()
             if followed > MOST_REFERENCES:
                 self.complete = False
                 return
             for one in _attainable(owner):
-                if not gc.is_tracked(one):  # refers to nothing
-                    continue
-                followed += 1
-                here = id(one)
-                if here in seen:
-                    self._from[here].append(id(owner))
-                elif not isinstance(one, _OPAQUE) and type(one).__name__ not in ("_Fut", "_Hub"):
-                    self._from[here].append(id(owner))
-                    seen.add(here)
-                    waiting.append(one)
+                if gc.is_tracked(one):  # else it refers to nothing
+                    followed += 1
+                    self._from[id(one)].append(id(owner))
+                    self._look_at(one)
 
-    def who(self, target: Any) -> set[Task] | None:
+    def _look_at(self, one: Any) -> None:
+        if id(one) in self._seen:
+            return
+        self._seen.add(id(one))
+        self._kept.append(one)
+        if not isinstance(one, _OPAQUE) and type(one).__name__ not in ("_Fut", "_Hub"):
+            self._waiting.append(one)
+
+    def who(self, target: Any) -> set[Task | str] | None:
         """The tasks that can get at an object; None when that is not known."""
         if not self.complete:
             return None
-        found: set[Task] = set()
+        found: set[Task | str] = set()
         seen = {id(target)}
         waiting = [id(target)]
         while waiting:
@@ -275,13 +289,14 @@ class _Reach:
         return found
 
 
-def _roots(step: Step) -> list[Any]:
-    """What one link refers to: its locals and value stack, and the globals that its code names."""
-    values = referents(step.awaited) if step.awaited is not None else _running_values(step)
-    found = [one for one in values if not _is_function_of(one, step.code)]
-    if step.code is not None and step.frame is not None:
-        found += _named_globals(step.code, step.frame.f_globals)
-    return [one for one in found if not isinstance(one, (*_OPAQUE, CodeType))]
+def _roots(task: Task, chain: list[Step]) -> Iterator[Any]:
+    """What the links of a task refer to: locals and value stacks, the globals that their code names, the context."""
+    for step in chain:
+        values = referents(step.awaited) if step.awaited is not None else _running_values(step)
+        yield from (one for one in values if one is not step.code and not _is_function_of(one, step.code))
+        if step.code is not None and step.frame is not None:
+            yield from _named_globals(step.code, step.frame.f_globals)
+    yield from (one for one in referents(task) if type(one) is contextvars.Context)
 
 
 def _running_values(step: Step) -> list[Any]:
