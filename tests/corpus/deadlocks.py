@@ -278,25 +278,24 @@ async def producer_failed_unseen() -> None:
     await task
 
 
-@healthy("producer and consumer in one group", like=producer_failed_unseen)
-async def producer_failure_ends_the_group() -> None:
-    """The group cancels the consumer and raises what the producer raised."""
-    queue: asyncio.Queue[int] = asyncio.Queue()
+@healthy("the end is told, whatever ended the producer", like=producer_failed_unseen)
+async def producer_tells_its_end() -> None:
+    """A sentinel in a `finally`; and somebody awaits the producer, and sees what it raised."""
+    queue: asyncio.Queue[int | None] = asyncio.Queue()
 
     async def producer() -> None:
-        for item in ("1", "2", "three"):
-            await queue.put(int(item))
+        try:
+            for item in ("1", "2", "three"):
+                await queue.put(int(item))
+        finally:
+            queue.put_nowait(None)
 
     async def consumer() -> None:
-        for _ in range(3):
-            await queue.get()
+        while await queue.get() is not None:
+            pass
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(producer())
-            group.create_task(consumer())
-    except* ValueError:
-        pass
+    failed, _ = await asyncio.gather(producer(), consumer(), return_exceptions=True)
+    assert isinstance(failed, ValueError)
 
 
 @defect("a task that joins the group it belongs to", found_by="deadlock")

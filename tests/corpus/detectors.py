@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from corpus import Program
 from loopwright import testing
 from loopwright.testing import strategies
 
-__all__ = ["STRATEGIES", "Found", "detect", "search"]
+__all__ = ["STRATEGIES", "Found", "detect", "search", "sweep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,46 +28,63 @@ class Found:
     """Until it was reported, shrinking included."""
 
 
-def _timed(look: Callable[[], Any], runs: Callable[[BaseException], int]) -> Found | None:
-    began = time.perf_counter()
-    try:
-        look()
-    except (KeyboardInterrupt, SystemExit, testing.Nondeterministic):
-        raise
-    except BaseException as error:
-        return Found(error, runs(error), time.perf_counter() - began)
-    return None
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """asyncio's log, which repeats what is about to be reported."""
+    """Without asyncio's log and Python's warnings, which repeat what is about to be reported."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
 
 
-def _schedule(error: BaseException) -> int:
-    return error.__loopwright__.schedule  # type: ignore[attr-defined]
+def _timed(look: Callable[[], Any], runs: Callable[[Any], int]) -> Found | None:
+    began = time.perf_counter()
+    with _quiet():
+        try:
+            look()
+        except (KeyboardInterrupt, SystemExit, testing.Nondeterministic):
+            raise
+        except BaseException as error:
+            return Found(error, runs(error), time.perf_counter() - began)
+    return None
+
+
+def _schedule(error: Any) -> int:
+    number: int = error.__loopwright__.schedule
+    return number
 
 
 STRATEGIES: dict[str, Callable[[int], strategies.Strategy]] = {
     "random": strategies.random,
 }
+"""By name: a strategy that makes at most so many runs (delay bounding has its own end)."""
 
 
 def search(program: Program, strategy: str, runs: int, *, level: str = "task", first_seed: int = 0) -> Found | None:
     """Schedules of one strategy, until one fails or ``runs`` are over."""
-    with _quiet():
-        return _timed(
-            lambda: testing.explore(
-                program.main, strategy=STRATEGIES[strategy](runs), level=level, first_seed=first_seed
-            ),
-            _schedule,
-        )
+    chosen = STRATEGIES[strategy](runs)
+    return _timed(
+        lambda: testing.explore(program.main, strategy=chosen, level=level, first_seed=first_seed),
+        _schedule,
+    )
+
+
+def sweep(program: Program) -> Found | None:
+    """A cancel at every await point: of the tasks that it spawns through its ``Play``, else of the whole program."""
+    victims = None if program.plays else "main"
+    return _timed(
+        lambda: testing.cancel_sweep(program.main, victims=victims),
+        lambda failure: failure.report.runs,
+    )
+
+
+def _with_leak_checks(program: Program) -> None:
+    with testing.leak_checks():  # of the whole process: threads, sockets
+        testing.run(program.main, leaks=True)  # of the run
 
 
 def detect(program: Program, detector: str, runs: int = 1) -> Found | None:
@@ -77,7 +95,10 @@ def detect(program: Program, detector: str, runs: int = 1) -> Found | None:
         case "timing":
             return search(program, "random", runs, level="timing")
         case "deadlock" | "time":
-            with _quiet():
-                return _timed(lambda: testing.run(program.main), lambda _: 1)
+            return _timed(lambda: testing.run(program.main), lambda _: 1)
+        case "leaks":
+            return _timed(lambda: _with_leak_checks(program), lambda _: 1)
+        case "sweep":
+            return sweep(program)
         case _:
             raise ValueError(f"no detector {detector!r}")

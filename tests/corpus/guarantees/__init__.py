@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-__all__ = ["MODULES", "Guarantee", "drives_loops", "guarantees", "real"]
+from loopwright.testing import SimLoop, explore
 
-MODULES = ("callbacks", "futures", "tasks", "primitives", "timing", "wire", "loops")
+__all__ = ["MODULES", "Guarantee", "check", "drives_loops", "guarantees", "holds", "real"]
+
+MODULES = ("callbacks", "futures", "tasks", "primitives", "timing", "threads", "wire", "loops")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -61,3 +63,25 @@ def guarantees() -> Iterator[Guarantee]:
                     continue
                 assert value.__doc__ and '"' in value.__doc__, f"{value.__qualname__} quotes no sentence"
                 yield Guarantee(value, value in _real, value in _drives)
+
+
+def check(program: Guarantee, seeds: int, level: str, *, first_seed: int = 0) -> None:
+    """Raises what the program raises under the first seed that it does not bear."""
+    if not program.drives:
+        explore(program.main, seeds=seeds, level=level, first_seed=first_seed)
+        return
+    for seed in range(first_seed, first_seed + seeds):
+
+        def factory(seed: int = seed) -> SimLoop:
+            return SimLoop(level=level, seed=seed)
+
+        program.main(factory)
+
+
+def holds(program: Guarantee, seeds: int, level: str, *, first_seed: int = 0) -> bool:
+    """Whether :func:`check` passes."""
+    try:
+        check(program, seeds, level, first_seed=first_seed)
+    except Exception:
+        return False
+    return True
