@@ -543,6 +543,27 @@ def test_the_holder_of_a_lock_is_seen_behind_a_context_manager_of_the_programs_o
     run(scenario)
 
 
+@each_lock
+def test_the_holder_of_a_lock_is_seen_behind_a_generator_that_it_iterates(make: Callable[[], Any]) -> None:
+    async def scenario() -> None:
+        lock = make()
+
+        async def transactions() -> AsyncIterator[int]:
+            async with lock:
+                yield 1
+
+        async def iterates() -> None:
+            async for _ in transactions():
+                await asyncio.sleep(5)
+
+        async with asleep(iterates, hold(lock)) as (_, waiter):
+            waiting = waits_for(waiter)
+            assert waiting is not None
+            assert [(holder.task.get_name(), holder.certain) for holder in waiting.holders] == [("t0", True)]
+
+    run(scenario)
+
+
 def test_a_holder_that_cannot_be_certain_is_told_as_perhaps() -> None:
     lock = asyncio.Lock()
 

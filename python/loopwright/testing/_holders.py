@@ -144,24 +144,42 @@ class Evidence:
             for task in self.tasks:
                 for one in self._blocks_of(task):
                     self._held[id(one)].append(task)
+            for task, generator in self._generators():
+                for one in _blocks(generator):
+                    self._held[id(one)].append(task)
+                    if isinstance(one, asyncio.Condition):
+                        self._held[id(one._lock)].append(task)  # type: ignore[attr-defined]
         return list(dict.fromkeys(self._held.get(id(permits), ())))
 
     def _blocks_of(self, task: Task) -> Iterator[Any]:
         """The objects in whose ``async with`` bodies a task is."""
-        waiting = self.bare(task)  # `Condition.wait` has given the lock back
+        waiting = self.bare(task)
         for step in self.chain(task):
             if step.awaited is None:  # running: its stack is not to be seen
                 continue
             for entered in _blocks(step.awaited, step):
-                if isinstance(entered, asyncio.Condition):
-                    lock = entered._lock  # type: ignore[attr-defined]
-                    if (
-                        waiting is None
-                        or waiting.operation != "Condition.wait"
-                        or waiting.object not in (entered, lock)
-                    ):
-                        yield lock
+                if isinstance(entered, asyncio.Condition) and not _gave_back(waiting, entered):
+                    yield entered._lock  # type: ignore[attr-defined]
                 yield entered
+
+    def _generators(self) -> list[tuple[Task, Any]]:
+        """The generators that stand at a ``yield``, each with the one task that iterates it."""
+        found: dict[int, tuple[Any, set[Task]]] = {}
+        for task in self.tasks:
+            chain = self.chain(task)
+            driven = {id(step.awaited) for step in chain}
+            for step in chain:
+                for one in referents(step.awaited) if step.awaited is not None else ():
+                    if isinstance(one, types.AsyncGeneratorType | types.GeneratorType) and id(one) not in driven:
+                        found.setdefault(id(one), (one, set()))[1].add(task)
+        return [(tasks.pop(), generator) for generator, tasks in found.values() if len(tasks) == 1]
+
+
+def _gave_back(waiting: Waiting | None, condition: asyncio.Condition) -> bool:
+    """Whether a task is in ``Condition.wait``, which releases the lock of the block that it is in."""
+    if waiting is None or waiting.operation != "Condition.wait":
+        return False
+    return waiting.object is condition or waiting.object is condition._lock  # type: ignore[attr-defined]
 
 
 def _slots(kind: type) -> Iterator[str]:
