@@ -660,7 +660,7 @@ def test_the_report_is_a_table_and_json() -> None:
     assert "await waiter" in lines[1]
     assert any(line.startswith("  ok") and "await asyncio.sleep(0)" in line for line in lines)
     assert lines[-1].split(", ")[0].startswith("  hang ")
-    assert "only='0." in text
+    assert "replay: lw1:" in text
     data = json.loads(json.dumps(report.to_json()))
     assert data["failures"] == len(report.failures)
     assert data["points"][0]["verdict"] == "hang"
@@ -720,9 +720,9 @@ def test_an_anyio_scope_cancels_at_each_await() -> None:
 def test_any_loop_will_do(cell: Cell) -> None:
     settings: dict[str, Any] = {"loop_factory": cell.new_loop, "setup": lambda loop: loop.set_debug(cell.debug)}
     settings["patience"] = 0.05
-    cancel_sweep(semaphore_keeps_its_permits, victims="c", **STEPS, **settings)
-    cancel_sweep(users_of(lambda: Semaphore(1)), **settings)
-    random_cancels(semaphore_keeps_its_permits, 300, **settings)
+    cancel_sweep(semaphore_keeps_its_permits, victims="c", at="step", waves="cancel", **settings)
+    cancel_sweep(users_of(lambda: Semaphore(1)), victims="b", **settings)
+    random_cancels(semaphore_keeps_its_permits, 50, **settings)
     found = failures(users_of(lambda: ForgetfulSemaphore(1)), victims="b", waves="cancel", **settings)
     assert {point.verdict for point in found} == {"hang"}
     assert "c" in found[0].detail
@@ -737,11 +737,11 @@ def test_eager_tasks_and_debug_mode_on_virtual_time(cell: Cell) -> None:
         if cell.eager:
             loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
 
-    assert cancel_sweep(semaphore_keeps_its_permits, victims="c", setup=setup, **STEPS).count("cancel") > 1
-    report = cancel_sweep(users_of(lambda: Semaphore(1)), setup=setup)
-    assert report.count("cancel") >= 4
-    random_cancels(semaphore_keeps_its_permits, 300, setup=setup)
-    assert failures(users_of(lambda: ForgetfulSemaphore(1)), setup=setup)
+    report = cancel_sweep(semaphore_keeps_its_permits, victims="c", setup=setup, at="step", waves="cancel")
+    assert report.count("cancel") > 1
+    assert cancel_sweep(users_of(lambda: Semaphore(1)), victims="b", setup=setup).count("cancel") >= 2
+    random_cancels(semaphore_keeps_its_permits, 50, setup=setup)
+    assert failures(users_of(lambda: ForgetfulSemaphore(1)), victims="b", setup=setup)
 
 
 def test_real_sockets_are_swept_too() -> None:

@@ -7,19 +7,18 @@ run is on (:mod:`._stages`), what is cancelled when and what came of it (:mod:`.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import re
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from types import FrameType
 from typing import Any, NamedTuple
 
+from loopwright.testing._awaits import follow, is_user
 from loopwright.testing._loop import SimLoop
 from loopwright.testing._points import Frame
 
-__all__ = ["NEVER", "Mark", "Place", "Play", "Scenario", "Track", "frames", "place_of", "users_frame"]
+__all__ = ["NEVER", "NOWHERE", "Mark", "Place", "Play", "Scenario", "Track", "place_in", "place_of"]
 
 Scenario = Callable[[], Awaitable[object]] | Callable[["Play"], Awaitable[object]]
 Cancel = Callable[[], object]
@@ -48,12 +47,18 @@ class Place(NamedTuple):
     """Where a task waited."""
 
     chain: tuple[Frame, ...]
+    """What it awaited, outermost first."""
+    frame: Frame
+    """The innermost of the tested code: not asyncio's, not ours."""
     can_fail: bool
     """Whether what it awaited is of a kind that fails in real life."""
 
 
 def _nothing() -> None:
     pass
+
+
+NOWHERE = Place((), ("", "", 0), False)
 
 
 class Track:
@@ -78,7 +83,7 @@ class Track:
     """What the predicate ``victims`` said of it."""
     cancelled = 0
     """Cancels that it accepted."""
-    chain: tuple[Frame, ...] | None = None
+    place: Place | None = None
     """Where it stood at the first of them."""
     born = 0
     """The step of the run before which it was created, and"""
@@ -146,8 +151,10 @@ class Play:
         self._victims: Callable[[asyncio.Task[Any]], object] | None = None
         self._left: list[Track] = []
         self._files: list[str] = []
+        self._schedule: bytes | None = None
+        """What a loop that can be replayed decided."""
         self._broke_off = False
-        self._chains = True
+        self._places = True
         """Look where a victim stands when it is cancelled."""
 
     @property
@@ -274,16 +281,16 @@ class Play:
         task = track.ref()
         if task is None or task.done():
             return False
-        chain = frames(task.get_coro()) if self._chains and track.chain is None else None
+        place = place_of(task) if self._places and track.place is None else None
         if (track.cancel or task.cancel)() is False:
             return False
-        self._took(track, task, chain)
+        self._took(track, task, place)
         return True
 
-    def _took(self, track: Track, task: asyncio.Task[Any], chain: tuple[Frame, ...] | None) -> None:
+    def _took(self, track: Track, task: asyncio.Task[Any], place: Place | None) -> None:
         """A task accepted a cancel, or what stands for one."""
         if not track.cancelled:
-            track.chain = chain
+            track.place = place
             self._held.append(task)  # to see how it ends; a task that is to run is held by the loop anyhow
         track.cancelled += 1
         self.delivered.append((self.steps, track.label))
@@ -303,49 +310,37 @@ class Play:
 
 # Where a task stands
 
-
-def frames(awaitable: Any) -> tuple[Frame, ...]:
-    """What a suspended coroutine awaits, outermost first, through generators and async generators."""
-    found: list[Frame] = []
-    while awaitable is not None and len(found) < 1000:  # noqa: PLR2004 (as deep as Python recurses)
-        frame, awaitable = _inside(awaitable)
-        if frame is not None and frame.f_code.co_filename not in _HIDDEN:
-            found.append((frame.f_code.co_qualname, frame.f_code.co_filename, frame.f_lineno))
-    return tuple(found)
-
-
-def _inside(awaitable: Any) -> tuple[FrameType | None, Any]:
-    for letters, inner in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
-        if hasattr(awaitable, inner):
-            return getattr(awaitable, f"{letters}_frame"), getattr(awaitable, inner)
-    if type(awaitable).__name__ in ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper"):
-        for referent in gc.get_referents(awaitable):
-            if hasattr(referent, "ag_await") or hasattr(referent, "cr_await"):
-                return None, referent
-    return None, None
-
-
-def users_frame(chain: tuple[Frame, ...]) -> Frame:
-    """The innermost frame of the tested code: not asyncio's, not ours."""
-    for frame in reversed(chain):
-        if not frame[1].startswith((_ASYNCIO, _OURS)):
-            return frame
-    return chain[-1] if chain else ("", "", 0)
-
-
 _IO = ("streams.py", "sslproto.py", "subprocess.py", "selector_events.py", "base_events.py", "proactor_events.py")
 
 
-def place_of(coroutine: Any, waits_for: Any) -> Place:
+def place_of(task: asyncio.Task[Any]) -> Place:
+    """Where a suspended task stands."""
+    coroutine = task.get_coro()
+    return place_in(getattr(coroutine, "_coroutine", coroutine), getattr(task, "_fut_waiter", None))
+
+
+def place_in(coroutine: Any, waits_for: Any) -> Place:
     """Where a suspended coroutine stands; ``waits_for`` is what it yielded to its task.
 
     A lock, a queue, a group wait for nothing that can raise: an exception thrown there would be a lie, and what it
     broke no finding. I/O can fail, so can a bare future, and a sleep, which in tests stands for I/O.
     """
-    chain = frames(coroutine)
-    if not chain or isinstance(waits_for, asyncio.Task) or type(waits_for).__name__ in ("_GatheringFuture", "_Fut"):
-        return Place(chain, False)
+    chain: list[Frame] = []
+    users: Frame | None = None
+    for step in follow(coroutine, None)[0]:
+        if step.frame is None or step.frame.f_code.co_filename in _HIDDEN:
+            continue
+        code = step.frame.f_code
+        chain.append((code.co_qualname, code.co_filename, step.frame.f_lineno))
+        if is_user(step):
+            users = chain[-1]
+    if not chain:
+        return NOWHERE
     function, file, _ = chain[-1]
-    if file.startswith(_ASYNCIO):
-        return Place(chain, os.path.basename(file) in _IO or function in ("sleep", "__sleep0"))
-    return Place(chain, not file.startswith(_OURS) or file.startswith(_TESTING))
+    if isinstance(waits_for, asyncio.Task) or type(waits_for).__name__ in ("_GatheringFuture", "_Fut"):
+        can_fail = False
+    elif file.startswith(_ASYNCIO):
+        can_fail = os.path.basename(file) in _IO or function in ("sleep", "__sleep0")
+    else:
+        can_fail = not file.startswith(_OURS) or file.startswith(_TESTING)
+    return Place(tuple(chain), users or chain[-1], can_fail)

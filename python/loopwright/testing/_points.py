@@ -91,7 +91,7 @@ class Point:
     """``ok``, or what went wrong: see :data:`VERDICTS`."""
     detail: str
     replay: str
-    """Repeats this one run: ``cancel_sweep(scenario, only=...)``."""
+    """Repeats this one run: ``cancel_sweep(scenario, only=...)``, ``pytest --loopwright-replay=...``."""
 
     @property
     def failed(self) -> bool:
@@ -189,13 +189,14 @@ def _grouped(points: Iterable[Point]) -> list[list[Point]]:
 def _failing(group: list[Point]) -> list[str]:
     first = group[0]
     more = f" (and {len(group) - 1} more ways)" if len(group) > 1 else ""
+    detail = first.detail.replace("\n", "\n      ").replace("\n      \n", "\n\n")
     lines = [
         f"  {first.verdict.upper()}  {first.file}:{first.line}  {first.source}",
-        f"      {first.victim}, {_when(first)}{more}: {first.detail}",
+        f"      {first.victim}, {_when(first)}{more}: {detail}",
     ]
     if len(first.chain) > 1:
         lines.append(f"      awaiting: {chain_text(first.chain)}")
-    lines.append(f"      again: only={first.replay!r}")
+    lines.append(f"      replay: {first.replay}")
     return lines
 
 

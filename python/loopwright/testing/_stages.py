@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from loopwright._loopwright import _Search
+from loopwright.testing._deadlock import explain
 from loopwright.testing._loop import SimLoop
 from loopwright.testing._play import (
     NEVER,
@@ -28,10 +30,9 @@ from loopwright.testing._play import (
     Play,
     Scenario,
     Track,
-    frames,
+    place_in,
     place_of,
 )
-from loopwright.testing._points import chain_text
 from loopwright.testing.errors import Deadlock, Livelock
 
 __all__ = ["AnyLoop", "Boundary", "Orders", "Simulated", "Stage"]
@@ -51,8 +52,8 @@ class Orders:
 
     seed: str = "0"
     """Of the scenario's random numbers, and"""
-    schedule: int | None = None
-    """of the schedule."""
+    schedule: int | bytes | None = None
+    """of the schedule; or the schedule itself."""
     marks: dict[str, dict[int, Mark]] = field(default_factory=dict)
     plan: Callable[[Play], int] | None = None
     due: int = NEVER
@@ -62,7 +63,7 @@ class Orders:
     victims: Callable[[asyncio.Task[Any]], object] | None = None
     """Asked about each task, in the run that is recorded."""
     leaks: bool = True
-    chains: bool = True
+    places: bool = True
     """Note where a victim stood."""
     expects: tuple[type[BaseException], ...] = ()
     """What a victim may end in because of what is done to it."""
@@ -237,7 +238,7 @@ class _Stepped(Coroutine[Any, Any, Any]):
     def _record(self, result: Any) -> None:
         track = self.track
         assert track.places is not None
-        track.places.append(place_of(self._coroutine, result))
+        track.places.append(place_in(self._coroutine, result))
         task = self._name()
         if track.matches is None and task is not None and self._play._victims is not None:
             track.matches = bool(self._play._victims(task))
@@ -275,7 +276,7 @@ class Stage:
     def play(self, scenario: Scenario, takes_play: bool, orders: Orders) -> Play:
         """Runs a scenario once, as ordered, to its end or until it hangs, and leaves nothing running."""
         play = self._new_play(orders)
-        play._plan, play._chains = orders.plan, orders.chains
+        play._plan, play._places = orders.plan, orders.places
         play._wake_at(min(orders.due, STEP_LIMIT))
         play._recording, play._marks, play._victims = orders.recording, orders.marks, orders.victims
         files = open_files() if orders.leaks else {}
@@ -291,7 +292,7 @@ class Stage:
             play._ended = main.done()
             if not play._hung:
                 self._afterwards(play, main, orders)
-            if orders.chains:
+            if orders.places:
                 self._count(play)
             if orders.leaks and not play._hung and len(open_files()) > len(files):
                 self._settle(play, turns=3)  # a transport closes its socket one turn after its close()
@@ -527,7 +528,7 @@ class AnyLoop(Stage):
         if self._idle <= IDLE_TURNS:
             play.step()
         elif self._is_stuck():
-            play._hung = self._sleepers(play)
+            play._hung = explain(self._tasks(play), main=play.main, loop=self._loop)
             self._loop.stop()
             return
         self._seen = play.steps
@@ -541,14 +542,6 @@ class AnyLoop(Stage):
             time.sleep(0.0002)
             return False
         return True
-
-    def _sleepers(self, play: Play) -> str:
-        lines = [f"nothing moves any more after {play.steps} steps; asleep:"]
-        for task in self._tasks(play):
-            track = self._track(play, task)
-            times = f", cancelled {track.cancelled} times" if track.cancelled else ""
-            lines.append(f"{task.get_name()}{times}, at {chain_text(frames(task.get_coro())) or 'its start'}")
-        return "\n        ".join(lines)
 
     def _end(self, play: Play, *, unended: bool) -> None:
         self._playing = None
@@ -588,7 +581,12 @@ class Simulated(Stage):
 
     def _new_play(self, orders: Orders) -> Play:
         kind = _SweptLoop if orders.inside else SimLoop
-        loop = kind(level=self._level, seed=orders.schedule, max_steps=STEP_LIMIT)
+        if isinstance(orders.schedule, bytes):
+            search = _Search.replay(orders.schedule)
+            search.begin()
+            loop = kind(level=self._level, search=search, max_steps=STEP_LIMIT)
+        else:
+            loop = kind(level=self._level, seed=orders.schedule, max_steps=STEP_LIMIT)
         if self._setup is not None:
             self._setup(loop)
         play = Play(loop, orders.seed)
@@ -670,7 +668,7 @@ class Simulated(Stage):
                 track.steps += 1
                 if track.places is None:
                     track.places = []
-                track.places.append(place_of(task.get_coro(), task._fut_waiter))  # type: ignore[attr-defined]
+                track.places.append(place_of(task))
                 if track.matches is None and play._victims is not None:
                     track.matches = bool(play._victims(task))
             else:
@@ -679,6 +677,7 @@ class Simulated(Stage):
         self._watch(play, task, _nth)
 
     def _count(self, play: Play) -> None:
+        play._schedule = play.loop.trace()  # type: ignore[attr-defined]
         if play._adopt is None:
             for task in play._held:
                 steps = play.loop.resumptions(task)  # type: ignore[attr-defined]

@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from loopwright.testing._play import NEVER, Mark, Place, Play, Scenario, Track, frames, users_frame
+from loopwright.testing._explore import format_replay, parse_replay
+from loopwright.testing._play import NEVER, NOWHERE, Mark, Place, Play, Scenario, Track, place_of
 from loopwright.testing._points import (
     WAVES,
     Frame,
@@ -125,6 +126,9 @@ def cancel_sweep(  # noqa: PLR0913 (each is a setting of its own)
         leaks=leaks,
     )
     began = time.perf_counter()
+    if only is not None and only.startswith("lw"):
+        level, sweep.schedule, only = parse_replay(only)
+    sweep.level = level
     with _stage(level, loop_factory, setup, patience) as sweep.stage:
         sweep.record()
         if only is not None:
@@ -189,7 +193,7 @@ def random_cancels(  # noqa: PLR0913 (each is a setting of its own)
             gap = _gap(dice.random, min(0.9, rate * dice.choice((0.3, 1.0, 1.0, 3.0))))
             plan = _anybody(gap, dice.random)
             schedule = None if level is None else dice.getrandbits(63)
-            orders = Orders(seed=f"{seed}:{number}", schedule=schedule, plan=plan, due=gap(), leaks=False, chains=False)
+            orders = Orders(seed=f"{seed}:{number}", schedule=schedule, plan=plan, due=gap(), leaks=False, places=False)
             play = sweep.run(orders)
             delivered += len(play.delivered)
             verdict, detail = sweep.judge(play, None, ())
@@ -249,7 +253,7 @@ class _Shot:
         if task.done():
             return None
         track = play._track_of(task)
-        if self.place is not None and users_frame(frames(task.get_coro())) != users_frame(self.place.chain):
+        if self.place is not None and place_of(task).frame != self.place.frame:
             return None
         if self.watch is not None:
             self.watch.arm(task)
@@ -297,6 +301,8 @@ class _Sweep:
         self.catches: Any = (catches,) if isinstance(catches, str) else catches
         self.error = error
         self.seed = seed
+        self.schedule: int | bytes | None = seed
+        self.level = "task"
         self.allow = allow
         self.invariant = invariant
         self.leaks = leaks
@@ -311,7 +317,7 @@ class _Sweep:
 
     def orders(self, **options: Any) -> Orders:
         """Orders for a run under the schedule that was recorded."""
-        return Orders(seed=str(self.seed or 0), schedule=self.seed, leaks=self.leaks, **options)
+        return Orders(seed=str(self.seed or 0), schedule=self.schedule, leaks=self.leaks, **options)
 
     # The recorded run
 
@@ -409,10 +415,10 @@ class _Sweep:
         boundary = Boundary(track.lane, anyio=spot.wave == "anyio")
 
         def expire(play: Play, victim: Track, task: asyncio.Task[Any]) -> bool:
-            chain = frames(task.get_coro())
+            stood = place_of(task)
             if not boundary.expire(task):
                 return False
-            play._took(victim, task, chain)
+            play._took(victim, task, stood)
             return True
 
         shot = _Shot(spot, place, expire)
@@ -424,7 +430,7 @@ class _Sweep:
         assert error is not None
 
         def fail(play: Play, victim: Track, task: asyncio.Task[Any]) -> BaseException:
-            play._took(victim, task, frames(task.get_coro()))
+            play._took(victim, task, place_of(task))
             return type(error)(*error.args)
 
         shot = _Shot(spot, place, fail)
@@ -454,28 +460,41 @@ class _Sweep:
         hit = shot.track
         if hit is None:
             if spot.moment != "step" and spot.wave != "again":
-                self._note(track, spot, place.chain if place is not None else (), "missed", "")
+                self._note(track, spot, place or NOWHERE, "missed", "", play)
             return None
         verdict, detail = self.judge(play, hit, self._expected(spot.wave), orders.boundary)
-        chain = place.chain if place is not None else hit.chain or ()
+        place = place or hit.place or NOWHERE
         if verdict == "swallowed":
-            detail += self._culprit(track, shot, orders, chain)
-        self._note(track, spot, chain, verdict, detail)
+            detail += self._culprit(track, shot, orders, place)
+        self._note(track, spot, place, verdict, detail, play)
         return hit
 
-    def _note(self, track: Track, spot: Spot, chain: tuple[Frame, ...], verdict: str, detail: str) -> None:
-        _, file, line = users_frame(chain)
+    def _note(  # noqa: PLR0913, PLR0917 (what a point is made of)
+        self, track: Track, spot: Spot, place: Place, verdict: str, detail: str, play: Play
+    ) -> None:
+        _, file, line = place.frame
+        replay = format_point(spot)
+        if play._schedule is not None:
+            replay = format_replay(self.level, play._schedule, replay)
         self.points.append(
             Point(
-                track.label, spot.nth, spot.moment, spot.wave, _shown(file), line, source_line(file, line),
-                tuple((function, _shown(path), at) for function, path, at in chain), verdict, detail,
-                format_point(spot),
+                victim=track.label,
+                nth=spot.nth,
+                moment=spot.moment,
+                wave=spot.wave,
+                file=_shown(file),
+                line=line,
+                source=source_line(file, line),
+                chain=tuple((function, _shown(path), at) for function, path, at in place.chain),
+                verdict=verdict,
+                detail=detail,
+                replay=replay,
             )
-        )  # fmt: skip
+        )
 
-    def _culprit(self, track: Track, shot: _Shot, orders: Orders, chain: tuple[Frame, ...]) -> str:
+    def _culprit(self, track: Track, shot: _Shot, orders: Orders, place: Place) -> str:
         """Who handled the cancel: the run again, with an eye on every handler (CPython 3.12 and newer)."""
-        key = (track.lane, users_frame(chain))
+        key = (track.lane, place.frame)
         if not CAN_TELL_LINES or key in self._guilt:
             return self._guilt.get(key, "")
         if orders.boundary is not None:
