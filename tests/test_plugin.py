@@ -730,6 +730,236 @@ def test_lives_with_pytest_aiohttp(pytester: pytest.Pytester) -> None:
     run(pytester, source, *plugins, outcomes={"passed": 1})
 
 
+def test_seeds_are_spread_over_the_workers_of_xdist(pytester: pytest.Pytester) -> None:
+    """Each worker takes a share of the seeds; the seeds that fail are the same."""
+    requires.module("xdist")
+    source = """
+        import asyncio, pytest
+
+        @pytest.mark.loopwright(seeds=40)
+        @pytest.mark.parametrize("letter", ["a"])
+        async def test_order(letter):
+            order = []
+            async def note(name):
+                await asyncio.sleep(0)
+                order.append(name)
+            await asyncio.gather(*map(note, "abcd"))
+            assert order[:2] != ["d", "c"]
+
+        @pytest.mark.loopwright(seeds=1)
+        async def test_one(): ...
+
+        @pytest.mark.loopwright(strategy="chaos", seeds=7)
+        async def test_passes(): ...
+    """
+    pytester.makepyfile(test_it=source)
+    found = re.compile(r"schedule: (seed \d+),")
+    alone = outside(pytester, *PLUGIN).stdout
+    spread = outside(pytester, *PLUGIN, "-p", "xdist.plugin", "-n2", "-v").stdout
+    for name in ("order[seeds0to19-a]", "order[seeds20to39-a]", "one", "passes[seeds0to2]", "passes[seeds3to6]"):
+        assert f" test_it.py::test_{name}" in spread, spread
+    assert "3 passed" in spread.splitlines()[-1]
+    assert len(found.findall(alone)) == 1, alone
+    assert set(found.findall(alone)) <= set(found.findall(spread))
+    commands = re.findall(r"^pytest (.*) --loopwright-replay=", spread, re.MULTILINE)
+    assert set(commands) == {"'test_it.py::test_order[a]'"}, "without workers the test has no shares"
+
+
+# hypothesis
+
+PROPERTY = """
+    import asyncio
+    import pytest
+    from hypothesis import assume, example, given, settings, strategies as st
+
+    @pytest.fixture
+    async def account():
+        await asyncio.sleep(1)
+        return {"balance": 0}
+
+    async def add(account, amount):
+        balance = account["balance"]
+        await asyncio.sleep(0)
+        account["balance"] = balance + amount
+
+    async def look(account):
+        return account["balance"]
+
+    @pytest.mark.loopwright
+    @given(amount=st.integers(0, 1000))
+    async def test_property(amount, account):
+        assert account["balance"] == 0
+        _, seen = await asyncio.gather(add(account, amount), look(account))
+        assert amount < 17 or seen == 0
+"""
+"""Fails for amounts from 17 on, under a schedule that is not asyncio's own."""
+
+HYPOTHESIS = ("-p", "_hypothesis_pytestplugin")
+
+
+def test_given_draws_the_schedule_too(pytester: pytest.Pytester) -> None:
+    requires.module("hypothesis")
+    printed = run(pytester, PROPERTY, *HYPOTHESIS, outcomes={"failed": 1})
+    assert re.search(r"E +amount=17,$", printed, re.MULTILINE), "the example is shrunk"
+    assert re.search(r"E +schedule: seed 1$", printed, re.MULTILINE), "and so is the schedule"
+    assert "> " in printed and "assert amount < 17 or seen == 0" in printed
+    command = re.search(r"^pytest (.*--loopwright-replay=.*)$", printed, re.MULTILINE)
+    assert command, printed
+    again = pytester.runpytest_inprocess(*PLUGIN, *HYPOTHESIS, *shlex.split(command[1]))
+    again.assert_outcomes(failed=1)
+    assert re.search(r"E +amount=17,$", again.stdout.str(), re.MULTILINE)
+
+
+def test_a_replay_of_given_takes_the_explicit_example(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    requires.module("hypothesis")
+    replay = "--loopwright-replay=lw1:" + f"{sys.version_info[0]}.{sys.version_info[1]}:task:AQEC"
+    pytester.makepyfile(test_it=PROPERTY)
+    without = outside(pytester, *PLUGIN, *HYPOTHESIS, replay).stdout
+    assert "add the one that was printed with the failure as @example(...)" in without
+    pytester.makepyfile(test_it=PROPERTY.replace("@given", "@example(amount=17)\n    @given"))
+    assert "assert (17 < 17 or 17 == 0)" in outside(pytester, *PLUGIN, *HYPOTHESIS, replay).stdout
+
+
+def test_given_works_as_it_does_elsewhere(pytester: pytest.Pytester) -> None:
+    requires.module("hypothesis")
+    source = (
+        PROPERTY
+        + """
+    class TestClass:
+        @pytest.mark.loopwright(seeds=20)
+        @settings(max_examples=15)
+        @given(n=st.integers(0, 1000), data=st.data())
+        async def test_method(self, n, data, account):
+            assert not hasattr(self, "used") and account == {"balance": 0}
+            self.used = True
+            account["balance"] = 1
+            assume(n % 3)
+            assert data.draw(st.integers(0, 9)) < 5
+
+        @pytest.mark.loopwright(seeds=20)
+        @pytest.mark.parametrize("letter", "ab")
+        @settings(max_examples=5)
+        @example(n=7)
+        @given(n=st.integers(0, 5))
+        async def test_explicit(self, letter, n):
+            order = []
+            async def note(name):
+                await asyncio.sleep(0)
+                order.append(name)
+            await asyncio.gather(*map(note, "abc"))
+            assert n != 7 or letter == "a" or order == ["a", "b", "c"]
+
+        @pytest.mark.loopwright
+        @given(n=st.integers(0, 5))
+        async def test_skips(self, n):
+            pytest.skip("not here")
+    """
+    )
+    printed = run(pytester, source, *HYPOTHESIS, outcomes={"failed": 3, "passed": 1, "skipped": 1})
+    assert "Draw 1: 5" in printed and "schedule: asyncio's own order" in printed
+
+
+# Cancel sweeps
+
+SWEPT = """
+    import asyncio
+    import pytest
+
+    class Pool:
+        def __init__(self):
+            self.free = asyncio.Semaphore(1)
+
+        async def use(self):
+            await self.free.acquire()
+            await asyncio.sleep(1)
+            {clean_up}
+
+    @pytest.mark.loopwright(seeds=3, cancel="every")
+    async def test_pool():
+        pool = Pool()
+        users = [asyncio.create_task(pool.use(), name=f"user-{{number}}") for number in range(2)]
+        await asyncio.wait(users)
+        assert not pool.free.locked()
+"""
+
+
+def test_a_sweep_finds_the_cancel_that_leaks(pytester: pytest.Pytester) -> None:
+    printed = run(pytester, SWEPT.format(clean_up="self.free.release()"), outcomes={"failed": 1})
+    assert "cancel sweep of test_pool" in printed
+    assert "await asyncio.sleep(1)" in printed
+    command = re.search(r"^pytest (.*--loopwright-replay=(lw1:.*@.*))$", printed, re.MULTILINE)
+    assert command, printed
+    again = pytester.runpytest_inprocess(*PLUGIN, *shlex.split(command[1]))
+    again.assert_outcomes(failed=1)
+    assert "cancel sweep of test_pool" in again.stdout.str()
+    calm = pytester.runpytest_inprocess(*PLUGIN, "--loopwright-cancel=none")
+    calm.assert_outcomes(passed=1)
+
+
+def test_a_sweep_passes_what_cleans_up(pytester: pytest.Pytester) -> None:
+    source = SWEPT.format(clean_up="self.free.release()").replace(
+        "await asyncio.sleep(1)\n            self.free.release()",
+        "try:\n                await asyncio.sleep(1)\n            finally:\n                self.free.release()",
+    )
+    run(pytester, source, outcomes={"passed": 1})
+
+
+def test_the_fixture_cancel_sweep_is_for_tests_without_a_loop(pytester: pytest.Pytester) -> None:
+    source = """
+        import asyncio, pytest
+
+        async def scenario():
+            task = asyncio.create_task(asyncio.sleep(1))
+            await asyncio.wait([task])
+
+        def test_sync(cancel_sweep):
+            assert cancel_sweep(scenario).points
+
+        @pytest.mark.loopwright
+        async def test_inside(cancel_sweep): ...
+    """
+    printed = run(pytester, source, outcomes={"passed": 1, "failed": 1})
+    assert "write a test that is neither async nor marked" in printed
+
+
+# Our fixtures
+
+
+def test_a_simulated_network_is_there_for_each_schedule(pytester: pytest.Pytester) -> None:
+    source = """
+        import asyncio, pytest
+
+        async def serve(reader, writer):
+            writer.write(await reader.readline())
+            writer.close()
+
+        async def ask():
+            reader, writer = await asyncio.open_connection("server", 80)
+            writer.write(b"hello\\n")
+            answer = await reader.readline()
+            writer.close()
+            return answer
+
+        async def server():
+            async with await asyncio.start_server(serve, "server", 80) as listening:
+                await listening.serve_forever()
+
+        @pytest.mark.loopwright(seeds=3, net={"latency": 2.0})
+        async def test_marker(sim):
+            began = sim.time
+            with pytest.raises(OSError):
+                await asyncio.open_connection("nowhere", 80)
+
+        @pytest.mark.loopwright(seeds=3)
+        async def test_fixture(sim_net, sim):
+            sim_net.host("server").run(server)
+            await asyncio.sleep(1)
+            assert await ask() == b"hello\\n"
+            assert sim.time < 2
+    """
+    run(pytester, source, outcomes={"passed": 2})
+
+
 # The pictures
 
 

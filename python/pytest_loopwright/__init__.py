@@ -8,14 +8,17 @@ has Loopwright installed and marks no test pays for this file only. What happens
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    import random
     from types import ModuleType
 
+    from loopwright.testing import SweepReport
+    from loopwright.testing.net import SimNet
     from loopwright.testing.plugin import Advance, Sim
 
 MARKER = "loopwright"
@@ -116,13 +119,28 @@ def advance(request: pytest.FixtureRequest) -> Advance:
 
 
 @pytest.fixture
-def sim_net(request: pytest.FixtureRequest) -> Any:
-    """The simulated network of this schedule; see ``loopwright.testing.net``."""
-    return _kit(request.config).sim_net(request)
+async def sim_net(request: pytest.FixtureRequest) -> AsyncIterator[SimNet]:
+    """The simulated network of this schedule, in place of the real one; the marker's ``net=`` has its arguments."""
+    async with _kit(request.config).network(request) as net:
+        yield net
 
 
 @pytest.fixture
-def cancel_sweep(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """``loopwright.testing.cancel_sweep`` for a test that is not async and not marked: it runs loops of its own."""
-    sweep: Callable[..., Any] = _kit(request.config).cancel_sweep(request)
+def seeded(request: pytest.FixtureRequest) -> Iterator[random.Random]:
+    """``random`` and ``uuid`` begin every schedule with the same numbers; see ``loopwright.testing.seeded``."""
+    with _kit(request.config).begin_seeded(request) as numbers:
+        yield numbers
+
+
+@pytest.fixture
+def virtual_clock(request: pytest.FixtureRequest) -> Iterator[None]:
+    """``time`` and ``datetime`` follow the simulated loop's clock; see ``loopwright.testing.virtual_clock``."""
+    with _kit(request.config).begin_virtual_clock(request):
+        yield
+
+
+@pytest.fixture
+def cancel_sweep(request: pytest.FixtureRequest) -> Callable[..., SweepReport]:
+    """``loopwright.testing.cancel_sweep`` for a test that is neither async nor marked: it runs loops of its own."""
+    sweep: Callable[..., SweepReport] = _kit(request.config).cancel_sweep(request)
     return sweep

@@ -537,6 +537,10 @@ impl SimCore {
                 let error = slf.call_method0(intern!(py, "_deadlock"))?;
                 return Err(PyErr::from_value(error));
             }
+            Idle::Over => {
+                let error = slf.call_method0(intern!(py, "_overtime"))?;
+                return Err(PyErr::from_value(error));
+            }
         };
         let waited: f64 = slf.call_method1(intern!(py, "_wait"), (wait,))?.extract()?;
         let next = Self::earliest(slf)?;
@@ -628,6 +632,11 @@ impl SimCore {
         };
         drop(old);
         Ok(())
+    }
+
+    /// The loop's time at which a run is over: `_overtime` makes the error then.
+    fn _limit(slf: &Bound<'_, Self>, when: f64) {
+        Self::state(slf).clock.limit(when);
     }
 
     /// The search is told how the run went and gets its strategy back. What is run after this is first in, first out.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from loopwright._loopwright import _Search
 from loopwright.testing import _explore
@@ -32,6 +34,45 @@ class _FromFixture:
 
     def __repr__(self) -> str:
         return f"<fixture {self.name}>"
+
+
+class _Draws:
+    """``st.data()`` for the schedules of one example: what the first one drew, the others are given too."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._drawn: list[Any] = []
+        self._next = 0
+
+    def rewind(self) -> None:
+        self._next = 0
+
+    def draw(self, strategy: Any, label: Any = None) -> Any:
+        if self._next == len(self._drawn):
+            self._drawn.append(self._data.draw(strategy, label))
+        self._next += 1
+        return self._drawn[self._next - 1]
+
+    def __repr__(self) -> str:
+        return repr(self._data)
+
+
+def rewind(given: Mapping[str, Any]) -> None:
+    """Another schedule of the same example begins."""
+    for value in given.values():
+        if isinstance(value, _Draws):
+            value.rewind()
+
+
+def _repeatable(value: Any) -> Any:
+    from hypothesis.strategies import DataObject  # noqa: PLC0415 (the test has imported it)
+
+    return _Draws(value) if isinstance(value, DataObject) else value
+
+
+def _is_given(item: LoopwrightFunction, value: Any) -> bool:
+    """Whether an argument is hypothesis'; the others are the schedule's own: fixtures, the instance."""
+    return not isinstance(value, _FromFixture) and not (item.cls is not None and isinstance(value, item.cls))
 
 
 def is_property(function: Any) -> bool:
@@ -63,15 +104,22 @@ def control_exceptions() -> tuple[type[BaseException], ...]:
     return (StopTest, UnsatisfiedAssumption)
 
 
-def allow_fresh_fixtures(item: LoopwrightFunction) -> None:
-    """Switches off the health check for function-scoped fixtures: here each example does have its own."""
-    from hypothesis import HealthCheck, settings  # noqa: PLC0415 (the test has imported it)
+def prepare(item: LoopwrightFunction) -> None:
+    """Adapts hypothesis' settings: each example has function-scoped fixtures of its own here, and what hypothesis could
+    explain is told by the schedule. A replay takes the examples that failed before, and ``@example()``.
+    """
+    from hypothesis import HealthCheck, Phase, settings  # noqa: PLC0415 (the test has imported it)
 
     function = getattr(item.obj, "__func__", item.obj)
     current: Any = getattr(function, "_hypothesis_internal_use_settings", None) or settings.default
     checks = {HealthCheck.function_scoped_fixture, HealthCheck.differing_executors}
+    phases = set(current.phases) - {Phase.explain}
+    if option(item.config, "replay") is not None:
+        phases &= {Phase.explicit, Phase.reuse}
     function._hypothesis_internal_use_settings = settings(
-        parent=current, suppress_health_check=checks | set(current.suppress_health_check)
+        parent=current,
+        suppress_health_check=checks | set(current.suppress_health_check),
+        phases=[phase for phase in Phase if phase in phases],
     )
 
 
@@ -80,12 +128,15 @@ def run(item: LoopwrightFunction) -> None:
     __tracebackhide__ = True
     handle = item.obj.hypothesis
     original = inner(item.obj)
+    examples = 0
 
     @functools.wraps(original)
     def example(*args: Any, **arguments: Any) -> None:
         __tracebackhide__ = True
-        given = {name: value for name, value in arguments.items() if not isinstance(value, _FromFixture)}
-        _run_example(item, functools.partial(item.schedule, **given))
+        nonlocal examples
+        examples += 1
+        given = {name: _repeatable(value) for name, value in arguments.items() if _is_given(item, value)}
+        _run_example(item, functools.partial(item.schedule, given))
         if item.outcome is not None:
             outcome, item.outcome = item.outcome, None
             raise outcome
@@ -94,8 +145,17 @@ def run(item: LoopwrightFunction) -> None:
     before, handle.inner_test = handle.inner_test, example
     try:
         item.obj(**{name: _FromFixture(name) for name in item._fixtureinfo.argnames})
+    except BaseException:  # hypothesis skips a test that has no example
+        if examples or option(item.config, "replay") is None:
+            raise
     finally:
         handle.inner_test = before
+    if not examples and option(item.config, "replay") is not None:
+        pytest.fail(
+            f"loopwright: hypothesis has stored no failing example of {item.name}: add the one that was printed with "
+            "the failure as @example(...), and the schedule is replayed with it",
+            pytrace=False,
+        )
 
 
 def _run_example(item: LoopwrightFunction, schedule: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -113,9 +173,11 @@ def _run_example(item: LoopwrightFunction, schedule: Callable[[], Coroutine[Any,
     elif is_explicit:
         _explore.explore(schedule, **item.how(), seeds=settings.seeds)
     elif context.is_final:
-        note(f"schedule: seed {seed}")
-        strategy = Strategy("asyncio's own order", lambda _: _Search.fifo()) if seed == 0 else "random"
-        _explore.explore(schedule, **item.how() | {"strategy": strategy}, seeds=1, first_seed=seed)
+        strategy = Strategy(f"seed {seed}", lambda _: _Search.random(seed, 1))
+        if seed == 0:
+            strategy = Strategy("asyncio's own order", lambda _: _Search.fifo())
+        note(f"schedule: {strategy.name}")
+        _explore.explore(schedule, **item.how() | {"strategy": strategy})
     else:
         _explore.run(
             schedule,

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import math
 import sys
 import time
 import traceback
@@ -22,7 +23,6 @@ from loopwright._loopwright import _Search
 from loopwright.testing import strategies
 from loopwright.testing._awaits import is_library
 from loopwright.testing._chains import source_line, where
-from loopwright.testing._deadlock import picture
 from loopwright.testing._leaks import PER_PROCESS, Checks, selection
 from loopwright.testing._loop import SimLoop
 from loopwright.testing.errors import Nondeterministic, ReplayError
@@ -98,41 +98,26 @@ class Settings:
     leaks: Checks | None = None
 
 
-class _Overtime(TimeoutError):
-    """The test took longer than its ``timeout=``, in seconds of the loop's clock."""
-
-
-def _expire(loop: SimLoop, settings: Settings, expired: list[BaseException]) -> None:
-    late = f"the test was not over after {settings.timeout:g} s of the loop's time"
-    expired.append(_Overtime(f"{late}\n\n{picture(loop)}"))
-    loop.stop()
-
-
 def play(test: Test[T], search: _Search | None, settings: Settings) -> T:
     """One run on a loop of its own. The search gets its strategy back, and knows whether the run failed."""
     loop = SimLoop(
         level=settings.level, search=search, virtual_time=settings.virtual_time, max_steps=settings.max_steps
     )
     failed = True
-    expired: list[BaseException] = []
     try:
         if settings.on_loop is not None:
             settings.on_loop(loop)
         if settings.leaks is not None:
             settings.leaks.begin(loop)
         if settings.timeout is not None:
-            loop.call_later(settings.timeout, _expire, loop, settings, expired)
-        try:
-            result: T = loop.run_until_complete(_checked(test()))
-        except RuntimeError:
-            if expired:
-                raise expired[0] from None
-            raise
+            loop._limit(settings.timeout)
+        result: T = loop.run_until_complete(_checked(test()))
         if settings.leaks is not None:
             settings.leaks.end(loop)
         failed = False
     finally:
         loop.on_step = None
+        loop._limit(math.inf)
         loop._finish(failed)
         _tear_down(loop)
     if settings.leaks is not None:

@@ -190,6 +190,10 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
             f"sleeping, or max_steps= is too low for this test\n\n{picture(self)}"
         )
 
+    def _overtime(self) -> TimeoutError:
+        late = f"the test was not over after {self.time():g} s of the loop's time"
+        return TimeoutError(f"{late}\n\n{picture(self)}")
+
     # The pipe by which other threads and signals wake the loop: made when it is first needed
 
     def _make_self_pipe(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Settings:
     virtual_time: bool = True
     leaks: bool | tuple[str, ...] = True
     timeout: float | None = DEFAULT_TIMEOUT
-    net: Any = None
+    net: Mapping[str, Any] = field(default_factory=dict)
     first_seed: int = 0
 
     @classmethod
@@ -171,12 +171,18 @@ def _leaks(name: str, value: Any) -> bool | tuple[str, ...]:
     if isinstance(value, bool):
         return value
     if isinstance(value, str) or not isinstance(value, Collection) or not all(isinstance(one, str) for one in value):
-        raise Misuse(f"{name}={value!r}: write True, False, or a list of the names of the checks")
+        raise Misuse(f"{name}={value!r}: write True, False, or a list of the names")
     try:
         selection(value)
     except ValueError as error:
         raise Misuse(f"{name}={value!r}: {error}") from None
     return tuple(value)
+
+
+def _net(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise Misuse(f"{name}={value!r}: write the arguments of SimNet as a dict, {name}={{'latency': 0.02}}")
+    return value
 
 
 def _anything(_name: str, value: Any) -> Any:
@@ -192,7 +198,7 @@ _CHECKS = {
     "virtual_time": _flag,
     "leaks": _leaks,
     "timeout": _timeout,
-    "net": _anything,
+    "net": _net,
 }
 
 

@@ -12,7 +12,6 @@ Lives here: the test item, its schedules, its report. Does not live here: option
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import itertools
 import json
@@ -21,9 +20,10 @@ import re
 import shlex
 import sys
 import zlib
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 import _pytest
 import pluggy
@@ -36,11 +36,18 @@ from loopwright.testing._leaks import PER_PROCESS, leak_checks, selection
 from loopwright.testing._loop import SimLoop
 from loopwright.testing._settings import Misuse, Report, Settings, option
 from loopwright.testing._settings import check_options as check_settings
+from loopwright.testing.errors import SweepFailure
+
+if TYPE_CHECKING:
+    import random
+
+    from loopwright.testing._points import SweepReport
+    from loopwright.testing.net import SimNet
 
 MARKER = "loopwright"
 SEEDS = "_loopwright_seeds"
 
-SWEEPS = {
+SWEEPS: dict[str, tuple[Literal["await", "step"], tuple[str, ...]]] = {
     "every": ("await", ("cancel", "again", "timeout", "error", "early")),
     "await": ("await", ("cancel", "early")),
     "step": ("step", ("cancel", "again", "early")),
@@ -174,6 +181,8 @@ class LoopwrightFunction(pytest.Function):
         item.own_markers = function.own_markers
         try:
             item.settings = Settings.of(item.config, mark)
+            if item.settings.net and "sim_net" not in item.fixturenames:
+                item.fixturenames.append("sim_net")
             share = item._share
             if share is not None:
                 item.settings = replace(item.settings, first_seed=share[0], seeds=share[1])
@@ -216,6 +225,8 @@ class LoopwrightFunction(pytest.Function):
         """Sets up what is wider than the function: shared by the schedules, as it is by tests."""
         if self._wrong is not None:
             _refuse(self._wrong)
+        if _examples.is_property(self.obj):
+            _examples.prepare(self)
         if "anyio_backend" in self.fixturenames:
             self._check_backend(self._request.getfixturevalue("anyio_backend"))
         for name, fixturedef in fixturedefs(self).items():
@@ -268,7 +279,9 @@ class LoopwrightFunction(pytest.Function):
     def _sweep(self, cancel: str, only: str | None = None) -> None:
         """Cancels the test's tasks, under asyncio's own order. A share of the seeds has no sweep, but the first."""
         __tracebackhide__ = True
-        sweep = importlib.import_module("loopwright.testing._sweep").cancel_sweep
+        from loopwright.testing._sweep import cancel_sweep  # noqa: PLC0415 (most tests do without)
+
+        settings = self.settings
         at, waves = SWEEPS[cancel]
 
         async def scenario() -> None:
@@ -276,8 +289,16 @@ class LoopwrightFunction(pytest.Function):
             await self.schedule()
 
         scenario.__qualname__ = self.name
-        chosen = {"at": at, "waves": waves, "victims": self.settings.victims, "leaks": bool(self.settings.leaks)}
-        sweep(scenario, **chosen, level=self.settings.level, only=only, show="failing")
+        cancel_sweep(
+            scenario,
+            at=at,
+            waves=waves,
+            victims=settings.victims,
+            leaks=bool(settings.leaks),
+            level=settings.level or "task",
+            only=only,
+            show="failing",
+        )
 
     def how(self) -> dict[str, Any]:
         """The settings as ``explore`` takes them."""
@@ -301,16 +322,17 @@ class LoopwrightFunction(pytest.Function):
         options: dict[str, Any] = {"virtual_time": settings.virtual_time, "timeout": settings.timeout}
         _explore.replay(schedule, text, leaks=settings.leaks, **options)
 
-    async def schedule(self, **arguments: Any) -> None:
-        """The test once, under a schedule, with fixtures of its own."""
+    async def schedule(self, given: Mapping[str, Any] | None = None) -> None:
+        """The test once, under a schedule, with fixtures of its own. ``given`` is what hypothesis has to add."""
         __tracebackhide__ = True
+        given = given or {}
+        _examples.rewind(given)
         if self.outcome is not None:
             return  # skipped: the schedules that are left have nothing to tell
         self.fixtures = Fixtures(self)
         error: BaseException | None = None
         try:
-            arguments = await self.fixtures.set_up() | arguments
-            await self._test(**arguments)
+            await self._test(**await self.fixtures.set_up(), **given)
         except (*NO_FAILURES, *_examples.control_exceptions()) as outcome:
             self.outcome = outcome
         except BaseException as raised:
@@ -334,18 +356,26 @@ class LoopwrightFunction(pytest.Function):
 
     @property
     def _test(self) -> Callable[..., Coroutine[Any, Any, None]]:
-        return _examples.inner(self.obj)
+        function = _examples.inner(self.obj)
+        if _examples.is_property(self.obj) and self.instance is not None:
+            return function.__get__(self.instance)  # type: ignore[no-any-return]
+        return function
 
     # The report
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """pytest's own report of the error, then the schedule that led to it and how to run it again."""
         failure = _failure_of(excinfo.value)
+        shown: Any
+        if isinstance(excinfo.value, SweepFailure) and excinfo.value.report is not None:
+            shown = excinfo.getrepr(style="value")
+            shown.addsection("run it again", self._command_of(excinfo.value.report))
+            return shown
         if failure is None:
             return super().repr_failure(excinfo)
         with _table.without_note(excinfo.value):
             if all(_is_machinery(entry.path) for entry in excinfo.traceback):  # a deadlock, say
-                shown: Any = excinfo.getrepr(style="value")
+                shown = excinfo.getrepr(style="value")
             else:
                 shown = super().repr_failure(excinfo)
         for title, text in self._sections(failure):
@@ -354,10 +384,12 @@ class LoopwrightFunction(pytest.Function):
 
     def _traceback_filter(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
         """As pytest's, which begins with the test's own frame. Where that is not there, begins after the machinery."""
-        entries = excinfo.traceback
         if not self.config.getoption("fulltrace", False):
-            first = next((number for number, entry in enumerate(entries) if not _is_machinery(entry.path)), 0)
-            excinfo.traceback = type(entries)(entries[first:])
+            entries = list(excinfo.traceback)
+            code = getattr(_examples.inner(self.obj), "__code__", None)
+            of_test = [number for number, entry in enumerate(entries) if entry.frame.code.raw is code]
+            of_user = [number for number, entry in enumerate(entries) if not _is_machinery(entry.path)]
+            excinfo.traceback = type(excinfo.traceback)(entries[next(iter([*of_test, *of_user]), 0) :])
         return super()._traceback_filter(excinfo)
 
     def _sections(self, failure: _explore.Failure) -> Generator[tuple[str, str], None, None]:
@@ -384,6 +416,11 @@ class LoopwrightFunction(pytest.Function):
         _, separator, names = nodeid.partition("::")
         path = os.path.relpath(self.path, self.config.invocation_params.dir)
         return f"pytest {shlex.quote(path + separator + names)} {shlex.quote(f'--loopwright-replay={replay}')}"
+
+    def _command_of(self, report: SweepReport) -> str:
+        """The command for the first point of a sweep at which something broke."""
+        level = self.settings.level or "task"
+        return self.command(_explore.format_replay(level, b"", report.failures[0].replay))
 
     def _write(self, report: Report, failure: _explore.Failure, command: str) -> str:
         name = re.sub(r"[^\w.-]+", "_", self.nodeid).strip("_")
@@ -462,12 +499,34 @@ def advance(request: pytest.FixtureRequest) -> Advance:
     return sim(request).advance
 
 
-def sim_net(request: pytest.FixtureRequest) -> Any:
-    raise NotImplementedError
+def network(request: pytest.FixtureRequest) -> SimNet:
+    from loopwright.testing.net import SimNet  # noqa: PLC0415 (most tests do without)
+
+    return SimNet(**_marked(request).settings.net)
 
 
-def cancel_sweep(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    raise NotImplementedError
+def begin_seeded(request: pytest.FixtureRequest) -> AbstractContextManager[random.Random]:
+    from loopwright.testing._seeded import seeded  # noqa: PLC0415 (most tests do without)
+
+    _marked(request)
+    return seeded(0)
+
+
+def begin_virtual_clock(request: pytest.FixtureRequest) -> AbstractContextManager[object]:
+    from loopwright.testing._seeded import virtual_clock  # noqa: PLC0415 (most tests do without)
+
+    return virtual_clock(sim(request).loop)
+
+
+def cancel_sweep(request: pytest.FixtureRequest) -> Callable[..., SweepReport]:
+    from loopwright.testing._sweep import cancel_sweep  # noqa: PLC0415 (most tests do without)
+
+    if isinstance(request.node, LoopwrightFunction):
+        _refuse(
+            f"cancel_sweep runs event loops of its own, and {request.node.name} is inside of one: write a test that is "
+            "neither async nor marked, or use the marker's cancel="
+        )
+    return cancel_sweep
 
 
 def _marked(request: pytest.FixtureRequest) -> LoopwrightFunction:
