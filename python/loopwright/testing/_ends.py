@@ -33,6 +33,8 @@ _IN_FLIGHT = 0.02
 _STALLED = 0.005
 """Seconds for which a full connection has to stand still to count as stalled: news of more room can be under way."""
 
+_UNDER_WAY = "has something under way, to or from another one of this program"
+
 IsPrivate = Callable[[int], bool]
 
 _CONNECTING = "is a socket that is about to connect"
@@ -90,23 +92,32 @@ class Ends:
             if address is not None and (receiver is None or not receiver.is_open):
                 receivers[address] = self._receiver(address)
 
-    def outside(self, waited_for: Mapping[int, int], owned: Iterable[int], is_private: IsPrivate) -> str | None:
-        """None when no descriptor can become ready before this thread does something; else which can, in words.
+    def outside(
+        self, waited_for: Mapping[int, int], owned: Iterable[int], is_private: IsPrivate
+    ) -> tuple[str | None, bool]:
+        """Whether any descriptor can become ready before this thread does something.
 
         Args:
             waited_for: the events that the loop waits for, by descriptor.
             owned: descriptors of the loop that it does not wait for just now: a transport that has paused.
             is_private: whether nobody else (a thread that sleeps, a child process) has a pipe or socket, by its inode.
+
+        Returns:
+            None if none can, else which, in words; and whether that is only until something that is under way between
+            two ends of this program has arrived.
         """
         own = {*waited_for, *owned}
+        under_way = None
         for fd, events in waited_for.items():
             try:
                 reason = self._reaches(self._end(fd), events, waited_for, own, is_private)
             except OSError as error:
                 reason = f"could not be examined ({error})"
-            if reason is not None:
-                return f"file descriptor {fd} {reason}"
-        return None
+            if reason == _UNDER_WAY:
+                under_way = f"file descriptor {fd} {reason}"
+            elif reason is not None:
+                return f"file descriptor {fd} {reason}", False
+        return under_way, True
 
     def _end(self, fd: int) -> _End:
         end = self._ends.get(fd)
@@ -133,7 +144,7 @@ class Ends:
         if end.kind == "tcp" and (
             self._is_moving(end, other, waited_for.get(other.fd, 0)) or self._is_moving(other, end, events)
         ):
-            return f"has bytes under way to or from file descriptor {other.fd}"
+            return _UNDER_WAY
         return None
 
     def _other(self, end: _End, own: set[int], is_private: IsPrivate) -> _End | None:
@@ -202,7 +213,7 @@ class Ends:
             if receiver is None or (receiver.is_open and not (receiver.fd in own or is_private(receiver.inode))):
                 return f"is a datagram socket that has sent to {address}, which is not this program's"
         if isinstance(end.here, tuple) and monotonic() - self._last_datagram < _IN_FLIGHT:
-            return "may have a datagram under way"
+            return _UNDER_WAY
         return None
 
     def _receiver(self, address: Any) -> _End | None:
