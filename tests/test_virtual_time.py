@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import os
 import queue
@@ -587,28 +588,58 @@ def test_an_idle_process_pool_does_not_hold_time_back() -> None:
     run(main)
 
 
+class Worker(threading.Thread):
+    """A worker of one's own: it takes jobs from a queue, and tells the loop after a while."""
+
+    def __init__(self, jobs: Any) -> None:
+        super().__init__()
+        self.jobs = jobs
+
+    def run(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            time.sleep(SOON)
+            job()
+
+
 @linux_only
-def test_a_thread_that_waits_for_work_does_not_hold_time_back_and_is_heard() -> None:
-    """A worker of one's own, started by the program: idle in ``Queue.get()`` it is quiet, given something it is not."""
+@pytest.mark.parametrize("kind", [queue.Queue, queue.SimpleQueue])
+def test_a_thread_that_waits_for_work_does_not_hold_time_back_and_is_heard(kind: type[Any]) -> None:
+    """Started by the program, it is quiet while it waits in ``get()``, and is not from the moment it is given a job."""
 
     async def main() -> None:
-        loop, jobs = asyncio.get_running_loop(), queue.Queue[asyncio.Event | None]()
-
-        def work() -> None:
-            while (event := jobs.get()) is not None:
-                time.sleep(SOON)
-                loop.call_soon_threadsafe(event.set)
-
-        worker = threading.Thread(target=work)
+        loop = asyncio.get_running_loop()
+        worker = Worker(kind())
         worker.start()
-        for _ in range(2):
+        for _ in range(3):
             await an_hour_passes()
             event = asyncio.Event()
-            jobs.put(event)
+            worker.jobs.put(functools.partial(loop.call_soon_threadsafe, event.set))
             async with asyncio.timeout(PATIENCE):
                 await event.wait()
-        jobs.put(None)
+        worker.jobs.put(None)
         worker.join()
+
+    run(main)
+
+
+@linux_only
+def test_a_thread_that_waits_with_a_timeout_holds_time_back() -> None:
+    """It will go on by itself, and may have something to say then."""
+
+    async def main() -> None:
+        loop, heard = asyncio.get_running_loop(), asyncio.Event()
+        jobs = queue.SimpleQueue[None]()
+
+        def work() -> None:
+            with contextlib.suppress(queue.Empty):
+                jobs.get(timeout=SOON)
+            with contextlib.suppress(queue.Empty):
+                queue.Queue[None]().get(timeout=SOON)
+            loop.call_soon_threadsafe(heard.set)
+
+        threading.Thread(target=work).start()
+        async with asyncio.timeout(PATIENCE):
+            await heard.wait()
 
     run(main)
 
@@ -848,20 +879,21 @@ def test_a_datagram_socket_used_past_the_loop_is_outside() -> None:
 
 
 @linux_only
-def test_a_worker_that_has_just_taken_a_job_is_never_taken_for_idle() -> None:
+def test_a_worker_that_has_just_been_given_a_job_is_never_taken_for_idle() -> None:
     """Jobs are handed to a pool behind the loop's back, and the proof is asked for at once, again and again."""
     threads = Threads()
     gate, opener = os.pipe()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for attempt in range(300):
-            futures = [pool.submit(os.read, gate, 1) for _ in range(1 + attempt % 2)]
-            for _ in range(attempt % 7):
-                select.select([], [], [], 0)  # gives the interpreter lock away now and then
+        for attempt in range(400):
+            assert any(threads.running() is None for _ in range(1000)), "idle workers were never proven idle"
+            futures = [pool.submit(os.read, gate, 1) for _ in range(1 + attempt // 2 % 2)]
+            for _ in range(attempt % 5):
+                select.select([], [], [], 0)  # gives the interpreter lock away
             reason = threads.running()
             os.write(opener, b"x" * len(futures))
-            concurrent.futures.wait(futures)
+            if attempt % 2:  # otherwise the next jobs meet workers on their way back
+                concurrent.futures.wait(futures)
             assert reason is not None
-        assert any(threads.running() is None for _ in range(1000)), "idle workers were never proven idle"
     os.close(gate)
     os.close(opener)
 

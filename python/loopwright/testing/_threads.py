@@ -15,8 +15,13 @@ from __future__ import annotations
 import concurrent.futures.thread
 import contextlib
 import functools
+import inspect
+import itertools
+import linecache
 import operator
 import os
+import queue
+import re
 import sys
 import threading
 import weakref
@@ -74,11 +79,19 @@ def _cpu_time(tid: int) -> int:
         return -1
 
 
+def _read(path: str) -> bytes:
+    """A file of the kernel's; open() takes five times as long."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 1 << 16)
+    finally:
+        os.close(fd)
+
+
 def _sleeps(tid: int) -> bool:
     """Whether a thread sleeps; one that was woken does not, even before it gets to run."""
     try:
-        with open(f"{_TASKS}/{tid}/stat", "rb", buffering=0) as file:
-            return file.read(512).rpartition(b")")[2].split(None, 1)[0] == b"S"
+        return _read(f"{_TASKS}/{tid}/stat").rpartition(b")")[2].split(None, 1)[0] == b"S"
     except (FileNotFoundError, ProcessLookupError):
         return True  # it has ended
 
@@ -86,8 +99,7 @@ def _sleeps(tid: int) -> bool:
 def _sleeps_on_a_lock(tid: int) -> bool:
     """Whether a sleeping thread waits for a lock (or the time), not for data."""
     try:
-        with open(f"{_TASKS}/{tid}/wchan", "rb", buffering=0) as file:
-            return file.read(64).startswith((b"futex", b"hrtimer", b"do_nanosleep"))
+        return _read(f"{_TASKS}/{tid}/wchan").startswith((b"futex", b"hrtimer", b"do_nanosleep"))
     except OSError:
         return False
 
@@ -137,17 +149,41 @@ _joins = {_code(threading.Thread.join), _code(getattr(threading.Thread, "_wait_f
 def _unless_woken(thread: threading.Thread | None, frame: FrameType | None, tid: int) -> Callable[[], bool] | None:
     """Says whether a thread, if it is blocked at all, is so until another thread of this program gives it something.
 
-    Returns None if not; else what is true as long as nobody has.
+    Returns None if not; else what is true as long as nobody has. An empty queue would not do for that: since CPython
+    3.13 a ``SimpleQueue`` hands an item to who waits for it, and never has it itself.
     """
     if thread is None or frame is None:
         return None
     if frame.f_code is _pool_worker:  # its jobs and initializers have frames of their own
-        queue = _pool_queues.get(thread)
-        return queue.empty if queue is not None and queue.empty() else None
+        jobs = _pool_queues.get(thread)
+        return functools.partial(_sleeps, tid) if jobs is not None and jobs.empty() else None
+    taken_from = _queue_taken_from(frame)
+    if taken_from is not None:
+        return functools.partial(_sleeps, tid) if taken_from.empty() else None
     is_for_ever = frame.f_locals.get("timeout", 0) in (None, -1)
     if is_for_ever and (frame.f_code is _condition_wait or frame.f_code in _joins):
         return functools.partial(_sleeps, tid)
     return None
+
+
+_GET = re.compile(r"([A-Za-z_][\w.]*)\.get\((?:block=True|True)?\)")
+
+
+def _queue_taken_from(frame: FrameType) -> queue.SimpleQueue[Any] | None:
+    """The ``SimpleQueue`` from whose ``get()`` a frame has not returned yet: that is C's and has no frame."""
+    place = next(itertools.islice(frame.f_code.co_positions(), frame.f_lasti // 2, None), None)
+    if place is None or None in place or place[0] != place[1]:
+        return None
+    line, _, begins, ends = place
+    called = linecache.getline(frame.f_code.co_filename, line or 0).encode()[begins:ends].decode(errors="replace")
+    match = _GET.fullmatch(called)
+    if match is None:
+        return None
+    first, *rest = match[1].split(".")
+    found = frame.f_locals.get(first, frame.f_globals.get(first))
+    for name in rest:
+        found = inspect.getattr_static(found, name, None)  # runs nobody's code
+    return found if type(found) is queue.SimpleQueue else None
 
 
 def _process_pool_threads(threads: Iterable[threading.Thread]) -> dict[Any, dict[int, Any]]:
@@ -198,7 +234,8 @@ class Threads:
         self.has_sleepers = False
         if not _PROOFS:
             return self._running_by_frames()
-        if os.stat(_TASKS).st_nlink == _ONE_THREAD:
+        count = os.stat(_TASKS).st_nlink - _ONE_THREAD
+        if count == 0 or self._all_are_known_to_sleep(count):
             return None
         found = self._look()
         for _ in range(_SETTLING):
@@ -246,13 +283,21 @@ class Threads:
         self._idle = {tid: known for tid, known in self._idle.items() if tid in before} | idle
         return None
 
+    def _all_are_known_to_sleep(self, count: int) -> bool:
+        """The common case: as many others as before, and none has moved."""
+        known = {*self._older, *self._idle} - {threading.get_native_id()}
+        return len(known) == count and all(map(self._is_known_to_sleep, known))
+
     def _is_known_to_sleep(self, tid: int) -> bool:
         idle = self._idle.get(tid)
         if idle is not None and idle[1]() and _cpu_time(tid) == idle[0]:
             return True
         older = self._older.get(tid)
-        if older is not None and _sleeps(tid) and _cpu_time(tid) == older:
-            self.has_sleepers = self.has_sleepers or not _sleeps_on_a_lock(tid)
+        if older is None or older == -1:
+            return False
+        is_on_a_lock = _sleeps_on_a_lock(tid)
+        if (is_on_a_lock or _sleeps(tid)) and _cpu_time(tid) == older:
+            self.has_sleepers = self.has_sleepers or not is_on_a_lock
             return True
         return False
 
@@ -269,21 +314,33 @@ _restless: set[int] = set()
 """Threads that did not go to sleep when a loop waited for that once: the next one does not wait for them again."""
 
 
+_asleep_at: dict[int, int] = {}
+"""At which CPU time a thread was last seen asleep by a loop that was made: most never run again."""
+
+
 def _asleep_with_cpu_time() -> dict[int, int]:
     """The threads that sleep, and their CPU time; those that are just starting get time to go to sleep first."""
     own = threading.get_native_id()
-    awake = {tid for tid in map(int, os.listdir(_TASKS)) if tid != own and not _sleeps(tid)} - _restless
+    threads = [int(tid) for tid in os.listdir(_TASKS)]
+    found = {tid: _cpu_time(tid) for tid in threads}
+    awake = {tid for tid in threads if tid != own and _asleep_at.get(tid) != found[tid] and not _sleeps(tid)}
     began = monotonic()
-    while awake and monotonic() - began < _LONGEST_START:
+    while (starting := awake - _restless) and monotonic() - began < _LONGEST_START:
         sleep(_MOMENT)
         is_late = monotonic() - began > _USUAL_START
-        awake = {tid for tid in awake if not _sleeps(tid) and (_cpu_time(tid) < _YOUNG or not is_late)}
-    _restless.update(tid for tid in map(int, os.listdir(_TASKS)) if tid != own and not _sleeps(tid))
-    found = {own: _cpu_time(own)}
-    for tid in map(int, os.listdir(_TASKS)):
+        awake = {tid for tid in awake if not _sleeps(tid)}
+        _restless.update(tid for tid in starting & awake if is_late and _cpu_time(tid) > _YOUNG)
+    _restless.update(awake)
+    for tid in threads:
         since = _cpu_time(tid)
-        if _sleeps(tid):
+        if tid == own or _asleep_at.get(tid) == since:
             found[tid] = since
+        elif tid not in awake and _sleeps(tid):
+            found[tid] = _asleep_at[tid] = since
+        else:
+            found.pop(tid)
+    for gone in _asleep_at.keys() - threads:
+        del _asleep_at[gone]
     return found
 
 
@@ -371,8 +428,7 @@ def _living_children() -> dict[int, str] | None:
         for tid in os.listdir(_TASKS):
             for pid in _children_of("self", tid):
                 try:
-                    with open(f"/proc/{pid}/stat", "rb") as file:
-                        name, _, rest = file.read().partition(b"(")[2].rpartition(b")")
+                    name, _, rest = _read(f"/proc/{pid}/stat").partition(b"(")[2].rpartition(b")")
                 except (FileNotFoundError, ProcessLookupError):
                     continue
                 if rest.split(None, 1)[0] not in (b"Z", b"X"):
@@ -384,8 +440,7 @@ def _living_children() -> dict[int, str] | None:
 
 def _children_of(pid: int | str, tid: str) -> list[int]:
     try:
-        with open(f"/proc/{pid}/task/{tid}/children", "rb") as file:
-            return [int(child) for child in file.read().split()]
+        return [int(child) for child in _read(f"/proc/{pid}/task/{tid}/children").split()]
     except FileNotFoundError:
         if os.path.exists(f"/proc/{pid}/task/{tid}"):
             raise PermissionError("this kernel does not list children") from None
