@@ -129,6 +129,23 @@ def test_a_failure_that_does_not_repeat_is_no_verdict() -> None:
     assert isinstance(caught.value.__cause__, AssertionError)
 
 
+def test_a_thread_that_takes_its_time_is_no_reason_for_suspicion() -> None:
+    """Its answer comes in another turn each time: no schedule decides that, and the test is right all the same."""
+
+    async def test() -> None:
+        def work() -> None:
+            time.sleep(random.SystemRandom().choice((0.0, 0.002)))
+
+        job = asyncio.get_running_loop().run_in_executor(None, work)
+        turns = 0
+        while not job.done():
+            turns += 1
+            await asyncio.sleep(0.0005)
+        await job
+
+    assert explore(test, seeds=20).schedules == 20
+
+
 def test_randomness_of_its_own_seed_is_no_trouble() -> None:
     """What is made anew from a constant in each run is the same in each run."""
 

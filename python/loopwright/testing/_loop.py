@@ -165,6 +165,8 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
             events = first + [rest[index] for index in self._order_events(len(rest))]
         self._process_events(events)
 
+    _met_outside = False
+    """Whether it ever waited for the outside, whose moments no schedule decides."""
     _waiting_since: float | None = None
     """When the wait began that goes on: other threads may want to know the time before it ends."""
 
@@ -173,6 +175,7 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
         self._ensure_self_pipe()
         if self._waiting:
             return 0.0
+        self._met_outside = True
         began = self._waiting_since = _real_monotonic()
         try:
             events = self._selector.select(_LONGEST_WAIT if timeout is None else min(timeout, _LONGEST_WAIT))
