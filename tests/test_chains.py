@@ -10,6 +10,7 @@ import collections.abc
 import contextlib
 import contextvars
 import gc
+import random
 import re
 import signal
 import threading
@@ -1356,3 +1357,75 @@ def test_a_deadlock_of_our_own_objects_is_told_the_same_way() -> None:
     assert text.startswith("'holder' waits in Event.wait() of event (not set), and nobody is left to set it: ")
     assert "'needer' waits for semaphore, held by 'holder'" in text
     assert "held by 'holder'" in text
+
+
+@pytest.mark.parametrize("make", [asyncio.Lock, loopwright.Lock, lambda: asyncio.Semaphore(2)])
+def test_at_every_step_of_random_programs_the_certain_holders_are_the_true_ones(  # noqa: PLR0915
+    make: Callable[[], Any],
+) -> None:
+    checked = 0
+
+    async def main(rng: random.Random) -> None:
+        locks = [make() for _ in range(4)]
+        inside: dict[int, set[asyncio.Task[Any]]] = {id(lock): set() for lock in locks}
+
+        @contextlib.asynccontextmanager
+        async def managed(lock: Any) -> AsyncIterator[None]:
+            async with lock:
+                yield
+
+        async def generated(lock: Any) -> AsyncIterator[None]:
+            async with lock:
+                yield
+
+        async def body(lock: Any, left: list[Any]) -> None:
+            me = asyncio.current_task()
+            assert me is not None
+            inside[id(lock)].add(me)
+            try:
+                await asyncio.sleep(rng.choice([0, 0, 0.01, 1]))
+                await nested(left)
+                await asyncio.sleep(0)
+            finally:
+                inside[id(lock)].discard(me)
+
+        async def nested(left: list[Any]) -> None:
+            if not left:
+                return
+            lock, *left = left
+            how = rng.randrange(4)
+            if how == 0:
+                async with managed(lock):
+                    await body(lock, left)
+            elif how == 1:
+                async for _ in generated(lock):
+                    await body(lock, left)
+            elif how == 2:
+                async with contextlib.AsyncExitStack() as stack:
+                    await stack.enter_async_context(lock)
+                    await body(lock, left)
+            else:
+                async with lock:
+                    await body(lock, left)
+
+        def check(_task: object, _nth: int) -> None:
+            nonlocal checked
+            evidence = _holders.Evidence(loop.tasks())
+            for waiting in map(evidence.bare, evidence.tasks):
+                if waiting is not None and waiting.needs == "permit":
+                    certain = {holder.task for holder in evidence.holders(waiting) if holder.certain}
+                    assert certain == inside[id(waiting.object)]
+                    checked += 1
+
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, testing.SimLoop)
+        loop.on_step = check
+        async with asyncio.TaskGroup() as group:
+            for _ in range(5):
+                mine = [lock for lock in locks if rng.random() < 0.6]  # in one order: no deadlock
+                group.create_task(nested(mine))
+        loop.on_step = None
+
+    for seed in range(40):
+        testing.run(lambda seed=seed: main(random.Random(seed)), seed=seed)
+    assert checked > 300

@@ -37,7 +37,7 @@ from loopwright.testing._waits import Holder, Waiting, recognise
 
 __all__ = ["Evidence", "live_tasks"]
 
-MOST_REFERENCES: Final = 200_000
+MOST_REFERENCES: Final = 100_000
 """References followed to find out who can get at what: some tenths of a second."""
 
 Task = asyncio.Task[Any]
@@ -342,7 +342,8 @@ def _is_standard(module: str | None) -> bool:
     return (module or "").partition(".")[0] in _STANDARD
 
 
-_STANDARD: Final = {*sys.stdlib_module_names, "loopwright", "anyio"} - {"__main__"}
+_STANDARD: Final = {*sys.stdlib_module_names, "loopwright", "anyio", "pytest", "_pytest", "hypothesis"} - {"__main__"}
+"""Top-level packages that keep nothing of a program's in their globals."""
 
 
 def _is_function_of(value: Any, code: CodeType | None) -> bool:
