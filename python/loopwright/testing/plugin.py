@@ -419,8 +419,7 @@ class LoopwrightFunction(pytest.Function):
 
     def _command_of(self, report: SweepReport) -> str:
         """The command for the first point of a sweep at which something broke."""
-        level = self.settings.level or "task"
-        return self.command(_explore.format_replay(level, b"", report.failures[0].replay))
+        return self.command(report.failures[0].replay)
 
     def _write(self, report: Report, failure: _explore.Failure, command: str) -> str:
         name = re.sub(r"[^\w.-]+", "_", self.nodeid).strip("_")
