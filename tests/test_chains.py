@@ -752,7 +752,11 @@ WAITS: list[tuple[str, str, Callable[[], Main]]] = [
     ("StreamReader.read", "waits in StreamReader.read()", lambda: call(asyncio.StreamReader(), "read")),
     ("StreamReader.readline", "waits in StreamReader.readline()", lambda: call(asyncio.StreamReader(), "readline")),
     ("race", "waits in race() for 2 tasks", lambda: lambda: loopwright.race(db(), db())),
-    ("finish", "waits in finish() for task 'finish(db)'", lambda: awaiting(lambda: loopwright.finish(db(), timeout=0.05))),
+    (
+        "finish",
+        "waits in finish() for task 'finish(db)'",
+        lambda: awaiting(lambda: loopwright.finish(db(), timeout=0.05)),
+    ),
     ("gather", "waits in gather() for 2 tasks", lambda: awaiting(lambda: loopwright.gather(db(), db()))),
     ("amap", "waits in amap(_mapped) for 2 tasks", lambda: _iterated),
     ("amap", "waits in amap(_mapped) for 2 tasks", lambda: awaiting(lambda: loopwright.amap(_mapped, [1, 2], limit=2))),
