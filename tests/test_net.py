@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import itertools
 import math
 import os
@@ -11,9 +12,12 @@ import socket
 import ssl
 import subprocess
 import sys
+import types
+import unittest
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from support import requires
@@ -837,11 +841,14 @@ def test_sockets_that_a_library_makes_are_connected_on_the_network() -> None:
         with socket.socket() as one:
             one.setblocking(False)
             await loop.sock_connect(one, ("10.0.0.2", 80))
+            assert one.getpeername() == ("10.0.0.2", 80)
             await loop.sock_sendall(one, b"hello")
             assert await loop.sock_recv(one, 100) == b"hello"
             buffer = bytearray(10)
             await loop.sock_sendall(one, b"again")
             assert await loop.sock_recv_into(one, buffer) == 5
+        await asyncio.sleep(1)
+        assert net.connections() == [], "closing the socket closes the connection"
         two = socket.socket()
         two.setblocking(False)
         await loop.sock_connect(two, ("web", 80))
@@ -1125,6 +1132,90 @@ def test_uvicorn_serves_unmodified() -> None:
         await task
 
     simulated(main)
+
+
+# CPython's own tests, where both sides are asyncio's
+
+
+class Plain(socket.socket):
+    """Connects as the loop does: CPython's tests of sendfile() use the blocking call."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def connect(self, address: Any) -> None:
+        self.setblocking(False)
+        self.loop.run_until_complete(self.loop.sock_connect(self, address))
+
+
+def cpython_cases() -> list[Any]:
+    try:
+        events = importlib.import_module("test.test_asyncio.test_events")
+        sendfile = importlib.import_module("test.test_asyncio.test_sendfile")
+        servers = importlib.import_module("test.test_asyncio.test_server")
+    except ImportError:
+        return [pytest.param(None, id="none", marks=pytest.mark.skip("this CPython comes without its tests"))]
+
+    class Simulated:
+        def create_event_loop(self) -> SimLoop:
+            loop = Plain.loop = SimLoop()
+            SimNet().install(loop)
+            return loop
+
+    class Events(Simulated, events.EventLoopTestsMixin, events.test_utils.TestCase):  # type: ignore[misc,name-defined]
+        pass
+
+    class Sendfile(Simulated, sendfile.SendfileTestsBase, events.test_utils.TestCase):  # type: ignore[misc,name-defined]
+        def setUp(self) -> None:
+            shim = types.ModuleType("socket")
+            vars(shim).update(vars(socket), socket=Plain)
+            patched = mock.patch.object(sendfile, "socket", shim)
+            patched.start()
+            self.addCleanup(patched.stop)  # type: ignore[attr-defined]
+            super().setUp()
+
+    no_native = {"test_sendfile_force_unsupported_native", "test_sendfile_prevents_bare_write"}
+    cases = [
+        case for case in unittest.defaultTestLoader.loadTestsFromTestCase(Sendfile) if _name(case) not in no_native
+    ]
+    wanted = (
+        "ssl",
+        "datagram",
+        "addr_in_use",
+        "reuse_port",
+        "connect_accepted",
+        "prompt_cancel",
+        "nomatch",
+        "skip_diff",
+    )
+    real = (
+        "test_create_ssl_",
+        "test_create_connection_local_addr_in_use",
+    )  # the server is in a thread, with real sockets
+    for case in unittest.defaultTestLoader.loadTestsFromTestCase(Events):
+        name = _name(case)
+        if any(part in name for part in wanted) and not name.startswith(real):
+            cases.append(case)
+    if hasattr(servers, "TestServer2"):  # 3.12
+        kind = type("Servers", (servers.TestServer2,), {"setUp": _simulated_runner})
+        cases += unittest.defaultTestLoader.loadTestsFromTestCase(kind)
+    return [pytest.param(case, id=_name(case)) for case in cases]
+
+
+def _name(case: Any) -> str:
+    return str(case.id().split(".")[-1])
+
+
+def _simulated_runner(case: Any) -> None:
+    case.loop_factory = lambda: SimNet().install(SimLoop()).loop
+
+
+@pytest.mark.default_only
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", cpython_cases())
+def test_cpythons_own_tests(case: unittest.TestCase) -> None:
+    result = unittest.TestResult()
+    unittest.TestSuite([case]).run(result)  # with the fixtures of its class
+    assert [text for _, text in [*result.errors, *result.failures]] == []
 
 
 # Drivers in the style of redis and asyncpg

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import errno
+import functools
 import logging
 import math
 import os
@@ -23,6 +24,7 @@ import random
 import socket
 import ssl as ssl_module
 import sys
+import weakref
 from asyncio import constants, sslproto, transports
 from collections import deque
 from collections.abc import Callable
@@ -870,6 +872,7 @@ class Reader:
 
     def __init__(self, end: End) -> None:
         self.end = end
+        self.collected: weakref.finalize[..., Any] | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
         end.user = self
 
@@ -915,6 +918,68 @@ class Reader:
             raise
         if end.error is not None:
             raise end.error
+
+
+class _Tied:
+    """What a real, unconnected socket becomes that stands for one side of a simulated connection.
+
+    ``loop.sock_connect()`` makes it of the socket it was given, in place: who made that keeps it, and closes it.
+    """
+
+    __slots__ = ()
+
+    def close(self: Any) -> None:
+        end = untie(self)
+        if end is not None:
+            end.close()
+        super().close()  # type: ignore[misc]
+
+    def shutdown(self: Any, how: int) -> None:
+        if self not in _readers:
+            super().shutdown(how)  # type: ignore[misc]
+        elif how != socket.SHUT_RD:
+            _readers[self].end.finish()
+
+    def getsockname(self: Any) -> Any:
+        return _readers[self].end.local if self in _readers else super().getsockname()  # type: ignore[misc]
+
+    def getpeername(self: Any) -> Any:
+        return _readers[self].end.remote if self in _readers else super().getpeername()  # type: ignore[misc]
+
+
+@functools.cache
+def _tied(kind: type[socket.socket]) -> type[socket.socket]:
+    made: Any = type(kind.__name__, (_Tied, kind), {"__slots__": (), "__module__": kind.__module__})
+    return made  # type: ignore[no-any-return]
+
+
+_readers: weakref.WeakKeyDictionary[socket.socket, Reader] = weakref.WeakKeyDictionary()
+
+
+def tie(sock: socket.socket, end: End) -> None:
+    """From now on the socket stands for the end of a connection."""
+    if sock.fileno() == -1:
+        end.close()
+        raise os_error(errno.EBADF, os.strerror(errno.EBADF))
+    if not isinstance(sock, _Tied):
+        sock.__class__ = _tied(type(sock))  # type: ignore[arg-type]
+    reader = _readers[sock] = Reader(end)
+    reader.collected = weakref.finalize(sock, end.close)
+
+
+def reader_of(sock: socket.socket) -> Reader | None:
+    """What reads and writes for a socket that stands for a simulated connection; None for any other."""
+    return _readers.get(sock)
+
+
+def untie(sock: socket.socket) -> End | None:
+    """The socket stands for nothing any more; returns what it stood for."""
+    reader = _readers.pop(sock, None)
+    if reader is None:
+        return None
+    if reader.collected is not None:
+        reader.collected.detach()
+    return reader.end
 
 
 class Listener:
@@ -1155,7 +1220,7 @@ class Datagrams(transports._FlowControlMixin, asyncio.DatagramTransport):
             self.receive(data, address)
 
     def receive(self, data: bytes, address: Address) -> None:
-        if self._closing or (self._remote is not None and address != self._remote):
+        if self._closing or (self._remote is not None and address[:2] != self._remote[:2]):
             return
         if not self._begun or self.host.frozen:
             self._early.append((data, address))
@@ -1177,7 +1242,7 @@ class Datagrams(transports._FlowControlMixin, asyncio.DatagramTransport):
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         if self._remote is not None:
-            if addr not in (None, self._remote):
+            if addr is not None and addr[:2] != self._remote[:2]:
                 raise ValueError(f"Invalid address: must be None or {self._remote}")
             addr = self._remote
         if addr is None:

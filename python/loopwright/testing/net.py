@@ -31,7 +31,6 @@ import socket
 import ssl as ssl_module
 import sys
 import warnings
-import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,10 +46,12 @@ from loopwright.testing._wire import (
     Latency,
     Link,
     Listener,
-    Reader,
     Server,
     StreamTransport,
     os_error,
+    reader_of,
+    tie,
+    untie,
     wrap,
 )
 from loopwright.testing._wraps import caller
@@ -82,6 +83,7 @@ METHODS: Final = (
     "sock_recv",
     "sock_recv_into",
     "sock_sendall",
+    "sock_sendfile",
 )
 """What the network answers in the loop's place."""
 
@@ -317,7 +319,6 @@ class SimNet:
         self._names: dict[str, _Name] = {}
         self._dns_random = random.Random(f"{seed}/dns")
         self._ends: dict[End, None] = {}
-        self._raw: dict[int, tuple[weakref.ref[socket.socket], Reader]] = {}
         self._programs: set[asyncio.Task[Any]] = set()  # asyncio itself keeps tasks weakly
         self._script: list[tuple[float, Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
         self._timers: list[asyncio.TimerHandle] = []
@@ -796,14 +797,14 @@ class SimNet:
         if sock is not None:
             if host is not None or port is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
-            reader = self._adopt(sock)
-            if reader is None:  # connected elsewhere: a pipe, a socketpair
+            end = untie(sock)
+            if end is None:  # connected elsewhere: a pipe, a socketpair
                 original = self._original("create_connection")
                 return await original(  # type: ignore[no-any-return]
                     protocol_factory, ssl=ssl, sock=sock, server_hostname=server_hostname, **tls
                 )
             return await self._transport(
-                reader.end, protocol_factory, ssl=ssl, server_hostname=server_hostname, tls=tls, sock=sock
+                end, protocol_factory, ssl=ssl, server_hostname=server_hostname, tls=tls, sock=sock
             )
         if host is None and port is None:
             raise ValueError("host and port was not specified and no sock specified")
@@ -952,6 +953,8 @@ class SimNet:
             return await original(
                 protocol_factory, path, sock=sock, backlog=backlog, ssl=ssl, start_serving=start_serving, **options
             )
+        if sock is not None:
+            raise ValueError("path and sock can not be specified at the same time")
         here = self._alive()
         server = Server(self, here, protocol_factory, ssl=ssl, backlog=backlog, tls=_tls(options))
         self._listen(here, "", os.fspath(path), server, share=False)
@@ -977,6 +980,8 @@ class SimNet:
                 f"error while attempting to bind on address {(ip, port)!r}: address already in use",
             )
         listener = Listener(host, ip, port, server)
+        if share:
+            listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         host._listeners.setdefault(port, []).append(listener)
         assert server._listeners is not None
         server._listeners.append(listener)
@@ -1005,7 +1010,8 @@ class SimNet:
     # Sockets that others have made
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """``loop.sock_connect``: the socket stays unconnected, and stands for a simulated connection from now on."""
+        """``loop.sock_connect``: the socket stays unconnected, and stands for a simulated connection
+        until it is closed, or given to ``create_connection``."""
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             await self._original("sock_connect")(sock, address)
             return
@@ -1014,28 +1020,11 @@ class SimNet:
         if not _is_address(address[0]):
             found = await self.getaddrinfo(address[0], address[1], type=socket.SOCK_STREAM)
             address = found[0][-1]
-        reader = Reader(await self._connect(address, None))
-        key = id(sock)
-
-        def collected(_: object) -> None:
-            if self._raw.pop(key, None) is not None:
-                reader.end.close()
-
-        self._raw[key] = weakref.ref(sock, collected), reader
-
-    def _reader(self, sock: socket.socket) -> Reader | None:
-        entry = self._raw.get(id(sock))
-        return entry[1] if entry is not None and entry[0]() is sock else None
-
-    def _adopt(self, sock: socket.socket) -> Reader | None:
-        reader = self._reader(sock)
-        if reader is not None:
-            del self._raw[id(sock)]
-        return reader
+        tie(sock, await self._connect(address, None))
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """``loop.sock_sendall``."""
-        reader = self._reader(sock)
+        reader = reader_of(sock)
         if reader is None:
             await self._original("sock_sendall")(sock, data)
         else:
@@ -1043,18 +1032,34 @@ class SimNet:
 
     async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
         """``loop.sock_recv``."""
-        reader = self._reader(sock)
+        reader = reader_of(sock)
         if reader is None:
             return await self._original("sock_recv")(sock, nbytes)  # type: ignore[no-any-return]
         return await reader.recv(nbytes)
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """``loop.sock_recv_into``."""
-        reader = self._reader(sock)
+        reader = reader_of(sock)
         if reader is None:
             return await self._original("sock_recv_into")(sock, buf)  # type: ignore[no-any-return]
         data = await reader.recv(len(buf))
         buf[: len(data)] = data
+        return len(data)
+
+    async def sock_sendfile(
+        self, sock: socket.socket, file: Any, offset: int = 0, count: int | None = None, *, fallback: bool = True
+    ) -> int:
+        """``loop.sock_sendfile``."""
+        reader = reader_of(sock)
+        if reader is None:
+            original = self._original("sock_sendfile")
+            return await original(sock, file, offset, count, fallback=fallback)  # type: ignore[no-any-return]
+        if not fallback:
+            raise asyncio.SendfileNotAvailableError("a simulated socket has no native sendfile")
+        file.seek(offset)
+        data = file.read(-1 if count is None else count)
+        await reader.sendall(data)
+        file.seek(offset + len(data))
         return len(data)
 
     # Datagrams
@@ -1113,7 +1118,7 @@ class SimNet:
             self.count("datagram lost", f"{host.name} > {address}", len(data))
             return
         link = self._link(host, target)
-        source = (address[0] if address[0] in LOOPBACK else host.address, sender.local[1])
+        source = (address[0] if address[0] in LOOPBACK else host.address, sender.local[1], *address[2:])
         copies = 2 if link.duplicate and link.random.random() < link.duplicate else 1
         for _ in range(copies):
             left = link.sent(self.time(), len(data))
@@ -1235,7 +1240,12 @@ class _Attempt:
         self.target = target
         self.there = net._link(host, target)
         self.back = net._link(target, host)
-        port = (local_addr[1] if local_addr else 0) or next(host._ports) % 16_384 + 49_152
+        port = local_addr[1] if local_addr else 0
+        if port in host._listeners:
+            text = f"error while attempting to bind on address {local_addr!r}: address already in use"
+            self.done.set_exception(os_error(errno.EADDRINUSE, text))
+            return
+        port = port or host._port(host._listeners)
         if isinstance(address, str):
             self.local: Address = ""
             self.label = f"{host.name} > {target.name}:{address}"
