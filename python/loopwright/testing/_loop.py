@@ -166,7 +166,7 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
         self._process_events(events)
 
     _met_outside = False
-    """Whether it ever waited for the outside, whose moments no schedule decides."""
+    """Whether another thread ever called or the loop waited in real time: no schedule decides those moments."""
     _waiting_since: float | None = None
     """When the wait began that goes on: other threads may want to know the time before it ends."""
 
@@ -205,6 +205,10 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
     def _ensure_self_pipe(self) -> None:
         if self._ssock is None:
             super()._make_self_pipe()  # type: ignore[misc]
+
+    def _write_to_self(self) -> None:
+        self._met_outside = True
+        super()._write_to_self()  # type: ignore[misc]
 
     def _close_self_pipe(self) -> None:
         if self._ssock is not None:
