@@ -60,7 +60,11 @@ def parameters() -> list[object]:
 def test_example_runs(example: Example, tmp_path: Path) -> None:
     program = tmp_path / f"{example.page.stem}.py"
     program.write_text(example.program)
-    environment = os.environ | {"PYTHONWARNINGS": "error::RuntimeWarning", "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {
+        "PYTHONWARNINGS": "error::RuntimeWarning",
+        "PYTHONUNBUFFERED": "1",
+        "PYTEST_ADDOPTS": "-p loopwright.testing.plugin -p no:asyncio -p no:aiohttp -p no:cacheprovider",
+    }
     done = subprocess.run(
         [sys.executable, program],
         capture_output=True,

@@ -11,13 +11,14 @@ circle, or the gap; the tasks that merely wait for one of these to end are told 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from loopwright.testing._awaits import Step, is_user
+from loopwright.testing._awaits import Step, is_user, module_of
 from loopwright.testing._chains import Link, links
 from loopwright.testing._holders import Evidence, live_tasks
 from loopwright.testing._waits import Waiting, describe, name_of
@@ -384,6 +385,9 @@ def _relative(path: str) -> str:
 
 
 def _chain_lines(chain: list[Link], steps: list[Step]) -> list[str]:
+    kit = sum(1 for _ in itertools.takewhile(_is_kit, steps))
+    if kit < len(steps):  # what runs the test is no part of it
+        chain, steps = chain[kit:], steps[kit:]
     rows = [(_place(link), link.function, link.source, is_user(step)) for link, step in zip(chain, steps, strict=True)]
     last = max((index for index, row in enumerate(rows) if row[3]), default=len(rows) - 1)
     rows = rows[: last + 1]  # what a library does inside is told in words
@@ -393,6 +397,11 @@ def _chain_lines(chain: list[Link], steps: list[Step]) -> list[str]:
     wide = max((len(row[0]) for row in rows), default=0)
     long = max((len(row[1]) for row in rows), default=0)
     return [f"    {place:{wide}}  {function:{long}}  {source}".rstrip() for place, function, source, _ in rows]
+
+
+def _is_kit(step: Step) -> bool:
+    module = type(step.awaited).__module__ if step.frame is None else module_of(step.frame)
+    return module.startswith("loopwright.testing")
 
 
 def _place(link: Link) -> str:
