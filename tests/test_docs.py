@@ -63,7 +63,8 @@ def test_example_runs(example: Example, tmp_path: Path) -> None:
     environment = os.environ | {
         "PYTHONWARNINGS": "error::RuntimeWarning",
         "PYTHONUNBUFFERED": "1",
-        "PYTEST_ADDOPTS": "-p loopwright.testing.plugin -p no:asyncio -p no:aiohttp -p no:cacheprovider",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_ADDOPTS": "-p loopwright.testing.plugin -p no:cacheprovider",
     }
     done = subprocess.run(
         [sys.executable, program],

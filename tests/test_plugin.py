@@ -730,6 +730,7 @@ def test_lives_with_pytest_aiohttp(pytester: pytest.Pytester) -> None:
     run(pytester, source, *plugins, outcomes={"passed": 1})
 
 
+@pytest.mark.default_only
 def test_seeds_are_spread_over_the_workers_of_xdist(pytester: pytest.Pytester) -> None:
     """Each worker takes a share of the seeds; the seeds that fail are the same."""
     requires.module("xdist")
@@ -797,6 +798,7 @@ PROPERTY = """
 HYPOTHESIS = ("-p", "_hypothesis_pytestplugin")
 
 
+@pytest.mark.default_only
 def test_given_draws_the_schedule_too(pytester: pytest.Pytester) -> None:
     requires.module("hypothesis")
     printed = run(pytester, PROPERTY, *HYPOTHESIS, outcomes={"failed": 1})
@@ -810,6 +812,7 @@ def test_given_draws_the_schedule_too(pytester: pytest.Pytester) -> None:
     assert re.search(r"E +amount=17,$", again.stdout.str(), re.MULTILINE)
 
 
+@pytest.mark.default_only
 def test_a_replay_of_given_takes_the_explicit_example(pytester: pytest.Pytester, tmp_path: Path) -> None:
     requires.module("hypothesis")
     replay = "--loopwright-replay=lw1:" + f"{sys.version_info[0]}.{sys.version_info[1]}:task:AQEC"
@@ -820,6 +823,7 @@ def test_a_replay_of_given_takes_the_explicit_example(pytester: pytest.Pytester,
     assert "assert (17 < 17 or 17 == 0)" in outside(pytester, *PLUGIN, *HYPOTHESIS, replay).stdout
 
 
+@pytest.mark.default_only
 def test_given_works_as_it_does_elsewhere(pytester: pytest.Pytester) -> None:
     requires.module("hypothesis")
     source = (
@@ -883,6 +887,7 @@ SWEPT = """
 """
 
 
+@pytest.mark.default_only
 def test_a_sweep_finds_the_cancel_that_leaks(pytester: pytest.Pytester) -> None:
     printed = run(pytester, SWEPT.format(clean_up="self.free.release()"), outcomes={"failed": 1})
     assert "cancel sweep of test_pool" in printed
