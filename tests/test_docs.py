@@ -63,6 +63,7 @@ def test_example_runs(example: Example, tmp_path: Path) -> None:
     environment = os.environ | {
         "PYTHONWARNINGS": "error::RuntimeWarning",
         "PYTHONUNBUFFERED": "1",
+        "CI": "true",  # hypothesis does not mind a slow machine then
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTEST_ADDOPTS": "-p loopwright.testing.plugin -p no:cacheprovider",
     }

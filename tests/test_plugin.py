@@ -771,7 +771,12 @@ def test_seeds_are_spread_over_the_workers_of_xdist(pytester: pytest.Pytester) -
 PROPERTY = """
     import asyncio
     import pytest
-    from hypothesis import assume, example, given, settings, strategies as st
+    from hypothesis import HealthCheck, assume, example, given, settings, strategies as st
+    from hypothesis.database import DirectoryBasedExampleDatabase
+
+    patient = settings(
+        database=DirectoryBasedExampleDatabase("examples"), suppress_health_check=[HealthCheck.too_slow]
+    )
 
     @pytest.fixture
     async def account():
@@ -787,6 +792,7 @@ PROPERTY = """
         return account["balance"]
 
     @pytest.mark.loopwright
+    @patient
     @given(amount=st.integers(0, 1000))
     async def test_property(amount, account):
         assert account["balance"] == 0
@@ -831,7 +837,7 @@ def test_given_works_as_it_does_elsewhere(pytester: pytest.Pytester) -> None:
         + """
     class TestClass:
         @pytest.mark.loopwright(seeds=20)
-        @settings(max_examples=15)
+        @settings(patient, max_examples=15)
         @given(n=st.integers(0, 1000), data=st.data())
         async def test_method(self, n, data, account):
             assert not hasattr(self, "used") and account == {"balance": 0}
@@ -842,7 +848,7 @@ def test_given_works_as_it_does_elsewhere(pytester: pytest.Pytester) -> None:
 
         @pytest.mark.loopwright(seeds=20)
         @pytest.mark.parametrize("letter", "ab")
-        @settings(max_examples=5)
+        @settings(patient, max_examples=5)
         @example(n=7)
         @given(n=st.integers(0, 5))
         async def test_explicit(self, letter, n):
@@ -854,6 +860,7 @@ def test_given_works_as_it_does_elsewhere(pytester: pytest.Pytester) -> None:
             assert n != 7 or letter == "a" or order == ["a", "b", "c"]
 
         @pytest.mark.loopwright
+        @patient
         @given(n=st.integers(0, 5))
         async def test_skips(self, n):
             pytest.skip("not here")

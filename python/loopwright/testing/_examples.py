@@ -105,8 +105,9 @@ def control_exceptions() -> tuple[type[BaseException], ...]:
 
 
 def prepare(item: LoopwrightFunction) -> None:
-    """Adapts hypothesis' settings: each example has function-scoped fixtures of its own here, and what hypothesis could
-    explain is told by the schedule. A replay takes the examples that failed before, and ``@example()``.
+    """Adapts hypothesis' settings: each example has function-scoped fixtures of its own here, its time is virtual, and
+    what hypothesis could explain is told by the schedule. A replay takes the examples that failed before, and
+    ``@example()``.
     """
     from hypothesis import HealthCheck, Phase, settings  # noqa: PLC0415 (the test has imported it)
 
@@ -118,6 +119,7 @@ def prepare(item: LoopwrightFunction) -> None:
         phases &= {Phase.explicit, Phase.reuse}
     function._hypothesis_internal_use_settings = settings(
         parent=current,
+        deadline=None,
         suppress_health_check=checks | set(current.suppress_health_check),
         phases=[phase for phase in Phase if phase in phases],
     )
