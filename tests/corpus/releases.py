@@ -405,7 +405,7 @@ async def executor_outlives_the_cancel(play: Play) -> None:
             go_on.set()
 
     def go_on_later() -> None:
-        asyncio.get_running_loop().call_later(1, go_on.set)
+        asyncio.get_running_loop().call_later(0.02, go_on.set)
 
     play.spawn(export(), name="export")
     await play.finished()
