@@ -98,6 +98,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _kit(session.config).check_replay_has_one_test(session)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the searches that can tell have covered."""
+    claims = [
+        f"{report.nodeid}: {text}"
+        for report in terminalreporter.getreports("passed")
+        for name, text in report.user_properties
+        if name == MARKER and report.when == "call"
+    ]
+    if claims:
+        terminalreporter.section("loopwright")
+        for claim in claims:
+            terminalreporter.line(claim)
+
+
 @pytest.fixture
 def _loopwright_seeds(request: pytest.FixtureRequest) -> tuple[int, int] | None:
     """Which seeds a test has to itself under pytest-xdist: the first one, and how many."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from loopwright.testing._explore import Row
 
-__all__ = ["place", "table", "without_note"]
+__all__ = ["place", "places_of", "table", "without_note"]
 
 MOST = 40
 """Rows that are shown; of a longer schedule the beginning is left out, for it ends where it broke."""
@@ -29,7 +29,7 @@ def table(rows: Sequence[Row], *, most: int = MOST) -> str:
         return "(no step of the test was recorded)"
     left_out = len(rows) - most
     shown = list(rows) if left_out <= 0 else [*rows[:_HEAD], *rows[_HEAD + left_out :]]
-    places = _places(rows)
+    places = places_of(rows)
     cells = [_cells(row, places[row.step]) for row in shown]
     header = ("step", "time", "task", "line", "what it did")
     widths = [max(len(header[column]), *(len(row[column]) for row in cells)) for column in range(len(header))]
@@ -39,7 +39,7 @@ def table(rows: Sequence[Row], *, most: int = MOST) -> str:
     return "\n".join(lines)
 
 
-def _places(rows: Sequence[Row]) -> dict[int, str]:
+def places_of(rows: Sequence[Row]) -> dict[int, str]:
     """Where each step ended; of one that ended its task, where it began."""
     places: dict[int, str] = {}
     last: dict[str, str] = {}

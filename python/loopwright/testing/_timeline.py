@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from loopwright.testing._table import place
+from loopwright.testing._table import places_of
 
 if TYPE_CHECKING:
     from loopwright.testing._explore import Failure, Row
@@ -78,6 +78,7 @@ def timeline(failure: Failure, *, title: str, command: str) -> str:
 
 def _rows(rows: Sequence[Row], columns: dict[str, int]) -> Iterator[str]:
     before: Row | None = None
+    places = places_of(rows)
     for row in rows:
         kinds = []
         if before is not None and row.time != before.time:
@@ -88,9 +89,12 @@ def _rows(rows: Sequence[Row], columns: dict[str, int]) -> Iterator[str]:
             kinds.append("last")
         column = columns[row.lane]
         hue = HUES[column % len(HUES)]
-        said = escape(" ".join(filter(None, [place(row), row.what])))
-        step = f'<td class="on" style="--hue:{hue}" title="{escape(f"{row.file}:{row.line}")}">'
-        step += f"{escape(row.source or row.what)}<small>{said}</small></td>"
+        full = f"{row.file}:{row.line}" if row.file else places[row.step]
+        said = " ".join(filter(None, [places[row.step], row.what if row.source else ""]))
+        step = (
+            f'<td class="on" style="--hue:{hue}" title="{escape(full)}">{escape(row.source or row.what)}'
+            f"<small>{escape(said)}</small></td>"
+        )
         cells = [*["<td></td>"] * column, step, *["<td></td>"] * (len(columns) - column - 1)]
         yield (
             f'<tr class="{" ".join(kinds)}"><td class="n">{row.step}</td><td class="n">{row.time:.6g}</td>'

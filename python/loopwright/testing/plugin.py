@@ -272,9 +272,17 @@ class LoopwrightFunction(pytest.Function):
         if replay is not None:
             self.replay(self.schedule, replay)
             return
-        _explore.explore(self.schedule, **self.how(), seeds=settings.seeds, first_seed=settings.first_seed)
+        found = _explore.explore(self.schedule, **self.how(), seeds=settings.seeds, first_seed=settings.first_seed)
+        self._tell(found)
         if settings.cancel is not None and settings.first_seed == 0 and self.outcome is None:
             self._sweep(settings.cancel)
+
+    def _tell(self, found: _explore.Exploration) -> None:
+        """For the end of the session: how much of what there is was run, where the strategy can say so."""
+        if self.settings.is_spread or self.outcome is not None:
+            return
+        claim = "every interleaving that could make a difference was run" if found.covered else found.note
+        self.user_properties.append((MARKER, f"{found.schedules} schedules; {claim}"))
 
     def _sweep(self, cancel: str, only: str | None = None) -> None:
         """Cancels the test's tasks, under asyncio's own order. A share of the seeds has no sweep, but the first."""
