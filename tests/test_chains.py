@@ -445,7 +445,7 @@ def test_looking_keeps_nothing_alive() -> None:
         kept: list[weakref.ref[Thing]] = []
         task = asyncio.create_task(holds(kept))
         await asyncio.sleep(0)
-        chain(task), waits_for(task), where(task)
+        chain(task), waits_for(task), where(task), explain([task])
         await turns()
         gc.collect()
         assert kept[0]() is None
@@ -582,6 +582,29 @@ def test_a_holder_that_cannot_be_certain_is_told_as_perhaps() -> None:
     async def scenario() -> None:
         waiting = await wait_of(by_hand, innocent, stranger, hold(lock))
         assert [(holder.task.get_name(), holder.certain) for holder in waiting.holders] == [("t0", False)]
+
+    run(scenario)
+
+
+def test_a_local_variable_that_is_an_exit_method_proves_nothing() -> None:
+    lock = asyncio.Lock()
+
+    async def has_bound() -> None:
+        leave = lock.__aexit__
+        await asyncio.sleep(5)
+        del leave
+
+    async def has_pair() -> None:
+        leave = type(lock).__aexit__
+        what = lock
+        await asyncio.sleep(5)
+        del leave, what
+
+    async def scenario() -> None:
+        await lock.acquire()
+        waiting = await wait_of(has_bound, has_pair, hold(lock))
+        assert waiting.holders
+        assert not any(holder.certain for holder in waiting.holders)
 
     run(scenario)
 

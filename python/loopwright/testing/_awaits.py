@@ -10,13 +10,14 @@ garbage collector knows, so it is asked: among the referents of such an object i
 there are several, the right one is the one that leads to the future which the task waits for.
 
 Nothing here runs code of the program: attributes are looked up on types, never on foreign objects. Frames are walked
-but not kept, and their locals are left alone: reading those would keep objects alive on CPython up to 3.12.
+but not kept, nor is anything that is local in them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import operator
 import sys
 import types
@@ -28,7 +29,19 @@ from typing import Any, Final, Literal, NamedTuple
 
 from loopwright import Event
 
-__all__ = ["OPERATION", "Kind", "Step", "follow", "future_of", "is_user", "module_of", "referents", "steps"]
+__all__ = [
+    "OPERATION",
+    "Kind",
+    "Step",
+    "follow",
+    "frame_of",
+    "future_of",
+    "is_user",
+    "locals_of",
+    "module_of",
+    "referents",
+    "steps",
+]
 
 Kind = Literal["coroutine", "generator", "async generator", "awaitable", "function"]
 
@@ -97,6 +110,25 @@ _NEVER_THROUGH: Final = (type, types.ModuleType, types.CodeType, types.FrameType
 def referents(owner: Any) -> list[Any]:
     """What an object refers to: for a suspended coroutine also its locals and what is on its value stack."""
     return gc.get_referents(owner)
+
+
+def frame_of(coroutine: Any) -> FrameType | None:
+    """The frame of a coroutine or generator; None for anything else, and for one that has ended."""
+    shape = _shape(coroutine)
+    frame: FrameType | None = None if shape is None else shape.look(coroutine)[0]
+    return frame
+
+
+def locals_of(frame: FrameType) -> dict[str, Any]:
+    """The local variables of a frame, without any trace of the question.
+
+    Up to CPython 3.12 a frame keeps the dict that it answers with, and so all that was local at that moment.
+    """
+    kept = frame.f_locals
+    found = dict(kept)
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # else it is the namespace itself
+        kept.clear()
+    return found
 
 
 def future_of(task: asyncio.Future[Any]) -> Any:
@@ -260,8 +292,8 @@ def _running(outermost: FrameType) -> Iterator[Step]:
 
 def _kind(code: CodeType) -> Kind:
     flags = code.co_flags
-    if flags & 0x80:  # CO_COROUTINE
+    if flags & inspect.CO_COROUTINE:
         return "coroutine"
-    if flags & 0x200:  # CO_ASYNC_GENERATOR
+    if flags & inspect.CO_ASYNC_GENERATOR:
         return "async generator"
-    return "generator" if flags & 0x20 else "function"  # CO_GENERATOR
+    return "generator" if flags & inspect.CO_GENERATOR else "function"

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from loopwright.testing._awaits import Step, is_user, module_of
+from loopwright.testing._awaits import Step, is_user, locals_of, module_of
 from loopwright.testing._chains import Link, links
 from loopwright.testing._holders import Evidence, live_tasks
 from loopwright.testing._waits import Waiting, describe, name_of
@@ -303,7 +303,7 @@ def _baptise(stuck: list[_Stuck]) -> dict[int, str]:
     for one in stuck[:MOST_ASKED]:
         for step in one.chain:
             if step.frame is not None and is_user(step):
-                for name, value in _called(step.frame.f_locals, step.frame.f_globals):
+                for name, value in _called(locals_of(step.frame), step.frame.f_globals):
                     if id(value) in wanted:
                         candidates.setdefault(id(value), {})[name] = None
     names: dict[int, str] = {}

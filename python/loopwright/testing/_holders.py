@@ -25,14 +25,14 @@ import gc
 import signal
 import sys
 import types
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Final
 
 from loopwright import _loopwright as native
-from loopwright.testing._awaits import OPERATION, Step, is_user, referents, steps
+from loopwright.testing._awaits import OPERATION, Step, frame_of, is_user, locals_of, referents, steps
 from loopwright.testing._waits import Holder, Waiting, recognise
 
 __all__ = ["Evidence", "live_tasks"]
@@ -192,7 +192,10 @@ def _slots(kind: type) -> Iterator[str]:
 
 def _blocks(coroutine: Any, step: Step | None = None) -> Iterator[Any]:
     """The context managers in whose blocks a suspended coroutine or generator is, those nested in others included."""
-    found = list(_exits(referents(coroutine)))
+    frame = frame_of(coroutine)
+    if frame is None:
+        return
+    found = list(_exits(_stack(coroutine, frame)))
     if found and step is not None and _is_entering(step):
         found.pop()  # the innermost: it has been looked up, and `__aenter__` is still at work
     for entered in found:
@@ -200,10 +203,41 @@ def _blocks(coroutine: Any, step: Step | None = None) -> Iterator[Any]:
         yield from _opened_by(entered)
 
 
+def _stack(coroutine: Any, frame: FrameType) -> list[Any]:
+    """The value stack of a suspended coroutine, and what is not local of what comes before that."""
+    values = referents(coroutine)
+    if not any(_is_exit(value) for value in values):
+        return []
+    code = frame.f_code
+    plain = set(code.co_varnames) - set(code.co_cellvars)  # the others are there as cells
+    left = Counter(id(value) for name, value in locals_of(frame).items() if name in plain)
+    stack = []
+    for value in values:  # the locals come first
+        if left[id(value)]:
+            left[id(value)] -= 1
+        else:
+            stack.append(value)
+    return stack
+
+
+def _is_exit(value: Any) -> bool:
+    return isinstance(value, _CALLABLES) and value.__name__ in ("__aexit__", "__exit__")
+
+
+_CALLABLES: Final = (
+    types.FunctionType,
+    types.MethodType,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.MethodWrapperType,
+    types.WrapperDescriptorType,
+)
+
+
 def _exits(values: list[Any]) -> Iterator[Any]:
     """Whose ``__aexit__`` or ``__exit__`` is there: bound up to 3.13, a function and its object from 3.14 on."""
     for index, value in enumerate(values):
-        if getattr(value, "__name__", None) not in ("__aexit__", "__exit__") or not callable(value):
+        if not _is_exit(value):
             continue
         bound = getattr(value, "__self__", None)
         if bound is not None and not isinstance(bound, types.ModuleType):
@@ -318,7 +352,7 @@ def _roots(task: Task, chain: list[Step]) -> Iterator[Any]:
 
 
 def _running_values(step: Step) -> list[Any]:
-    return list(step.frame.f_locals.values()) if step.frame is not None else []
+    return list(locals_of(step.frame).values()) if step.frame is not None else []
 
 
 def _attainable(owner: Any) -> list[Any]:

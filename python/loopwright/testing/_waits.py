@@ -5,7 +5,7 @@ one. Does not live here: who is to provide it, see :mod:`loopwright.testing._hol
 
 Below the innermost frame of the program's own code are frames of libraries; the outermost of these that is known is
 the call that the program made: ``Queue.join()``, not the ``Event.wait()`` in it. Locals are read of such library frames
-alone; there are a handful, and they hold nothing of the user's that they would not hold anyway.
+alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from loopwright import _loopwright as native
-from loopwright.testing._awaits import OPERATION, Step, future_of, is_user, module_of, referents
+from loopwright.testing._awaits import OPERATION, Step, future_of, is_user, locals_of, module_of, referents
 
 __all__ = ["Holder", "Waiting", "describe", "name_of", "recognise"]
 
@@ -135,10 +135,10 @@ def _known(step: Step, below: list[Step]) -> Waiting | _Transparent | None:
     module, name = module_of(step.frame), step.code.co_qualname
     reader = _READERS.get((module, name))
     if reader is not None:
-        return reader(step.frame.f_locals, below)
+        return reader(locals_of(step.frame), below)
     top = module.partition(".")[0]
     if top in ("asyncio", "anyio", "loopwright") and not name.endswith(("__aenter__", "__await__", "__anext__")):
-        local = step.frame.f_locals
+        local = locals_of(step.frame)
         subject = local.get("self")
         called = _public(module, name, subject)
         return _Transparent(Waiting(called, "outside", subject, f"waits in {called}()"))
@@ -171,7 +171,7 @@ def _condition(local: _Locals, below: list[Step]) -> Waiting:
     """Notified, it has to take its lock again: then that is what it waits for."""
     for step in below:
         if step.frame is not None and step.code is not None and step.code.co_qualname == "Lock.acquire":
-            lock = step.frame.f_locals.get("self")
+            lock = locals_of(step.frame).get("self")
             return Waiting("Condition.wait", "permit", lock, "waits in Condition.wait() for its lock", "release it")
     subject = local.get("self")
     called = f"{type(subject).__name__}.wait"
