@@ -15,9 +15,13 @@
 //! what is waited for, threads, sockets: the binding's `sim.rs` and `loopwright.testing`.
 
 pub mod clock;
+pub mod delays;
+pub mod dpor;
+pub mod pct;
 pub mod random;
 pub mod ready;
 pub mod rng;
+pub mod shrink;
 pub mod trace;
 
 use ready::Ready;
@@ -69,6 +73,10 @@ pub struct Candidate {
     pub kind: Kind,
     /// The step that scheduled it (counted from 1); 0: something outside of all steps did.
     pub enabled_by: u32,
+    /// How often the loop had run out of work before: all steps of an epoch come before all steps of the next one.
+    pub epoch: u32,
+    /// The step before it on its own lane scheduled it: the task only let others go first.
+    pub yielded: bool,
 }
 
 /// One step that was run, for strategies that want records.
@@ -78,6 +86,8 @@ pub struct StepRecord {
     pub ran: Candidate,
     /// Index into the run's decisions, when there was more than one candidate.
     pub decision: Option<u32>,
+    /// Decisions made before this step's own.
+    pub decided_before: u32,
     /// What could have run instead, `ran` included, in queue order.
     pub candidates: Vec<Candidate>,
     /// Index of `ran` in `candidates`.
@@ -86,6 +96,10 @@ pub struct StepRecord {
     pub forced: bool,
     /// The shared state that the step touched.
     pub accesses: Vec<Access>,
+    /// It scheduled something.
+    pub pushed: bool,
+    /// It scheduled a plain callback.
+    pub pushed_callback: bool,
 }
 
 /// One access to shared state.
@@ -104,6 +118,12 @@ pub struct Run<'a> {
     pub trace: &'a Trace,
     /// Every step in order; empty unless [`Strategy::wants_records`].
     pub steps: &'a [StepRecord],
+    /// What was open to choice.
+    pub level: Level,
+    /// Something came from outside while the loop was at work: sockets, threads, timers that were due at once.
+    pub outside: bool,
+    /// The run ended while entries were left that could have run.
+    pub cut: bool,
     /// Whether the run broke a promise.
     pub failed: bool,
 }
@@ -126,6 +146,9 @@ pub trait Strategy: Send + Sync + std::fmt::Debug {
     ///
     /// An answer out of range counts as 0.
     fn choose(&mut self, question: Question, candidates: &[Candidate]) -> usize;
+
+    /// A step is over. Only for a strategy that [wants records](Strategy::wants_records).
+    fn stepped(&mut self, _step: &StepRecord) {}
 
     /// The schedule is over.
     fn end(&mut self, run: &Run<'_>);
@@ -189,8 +212,14 @@ pub struct Scheduler<E> {
     /// Scratch: the candidates of one decision.
     candidates: Vec<Candidate>,
     steps: u32,
-    /// Whether a step runs now: what it schedules was enabled by it.
-    running: bool,
+    /// Whose step runs now: what it schedules was enabled by it.
+    running: Option<Lane>,
+    /// Whose step ran last.
+    last: Option<Lane>,
+    epoch: u32,
+    /// Nothing was ready, and what is scheduled now is scheduled before the next step.
+    idle: bool,
+    outside: bool,
     passed_over: u32,
 }
 
@@ -207,15 +236,39 @@ impl<E> Scheduler<E> {
             records,
             candidates: Vec::new(),
             steps: 0,
-            running: false,
+            running: None,
+            last: None,
+            epoch: 0,
+            idle: false,
+            outside: false,
             passed_over: 0,
         }
     }
 
     /// Schedules an entry behind all others.
     pub fn push(&mut self, lane: Lane, kind: Kind, entry: E) -> u64 {
-        let enabled_by = if self.running { self.steps } else { 0 };
-        self.ready.push(lane, kind, enabled_by, entry)
+        let enabled_by = if self.running.is_some() { self.steps } else { 0 };
+        if self.running.is_none() && !self.idle {
+            if self.ready.is_empty() {
+                self.idle = true;
+                self.epoch += 1;
+            } else {
+                self.outside = true;
+            }
+        }
+        if self.running.is_some()
+            && let Some(step) = self.records.as_mut().and_then(|records| records.last_mut())
+        {
+            step.pushed = true;
+            step.pushed_callback |= kind == Kind::Callback;
+        }
+        let yielded = kind == Kind::Step && self.running == Some(lane);
+        self.ready.push(Candidate { id: 0, lane, kind, enabled_by, epoch: self.epoch, yielded }, entry)
+    }
+
+    /// Something from outside of the program has a say in the order: a socket, another thread, real time.
+    pub fn outside(&mut self) {
+        self.outside = true;
     }
 
     /// Takes the entry that is to run next; its step begins.
@@ -235,7 +288,9 @@ impl<E> Scheduler<E> {
 
     fn begins(&mut self, ran: Candidate) {
         self.steps += 1;
-        self.running = true;
+        self.running = Some(ran.lane);
+        self.last = Some(ran.lane).filter(|_| ran.kind == Kind::Step);
+        self.idle = false;
         self.trace.stepped(ran.lane);
     }
 
@@ -244,6 +299,7 @@ impl<E> Scheduler<E> {
         if count == 0 {
             return None;
         }
+        let decided_before = self.trace.len();
         let mut forced = false;
         let mut decision = None;
         let mut chosen = 0;
@@ -257,15 +313,22 @@ impl<E> Scheduler<E> {
                 decision = Some(self.trace.len() - 1);
             }
         }
+        let goes_on = |candidate: &Candidate| candidate.kind == Kind::Step && Some(candidate.lane) == self.last;
+        if !goes_on(&self.candidates[chosen]) && self.candidates.iter().any(goes_on) {
+            self.trace.preempted();
+        }
         self.passed_over = if chosen == 0 { 0 } else { self.passed_over + 1 };
         if let Some(records) = &mut self.records {
             records.push(StepRecord {
                 ran: self.candidates[chosen],
                 decision,
+                decided_before,
                 candidates: self.candidates.clone(),
                 chosen,
                 forced,
                 accesses: Vec::new(),
+                pushed: false,
+                pushed_callback: false,
             });
         }
         // A candidate's place in the queue is not its index among the candidates: a lane stands there once.
@@ -291,6 +354,8 @@ impl<E> Scheduler<E> {
                 lane: lanes[index],
                 kind: Kind::Callback,
                 enabled_by: 0,
+                epoch: self.epoch,
+                yielded: false,
             }));
             let chosen = self.answer(question);
             order.push(left.remove(chosen));
@@ -301,12 +366,16 @@ impl<E> Scheduler<E> {
 
     /// The step that runs is over.
     pub fn stepped(&mut self) {
-        self.running = false;
+        if self.running.take().is_some()
+            && let Some(step) = self.records.as_ref().and_then(|records| records.last())
+        {
+            self.strategy.stepped(step);
+        }
     }
 
     /// The running step touched shared state.
     pub fn accessed(&mut self, access: Access) {
-        if self.running
+        if self.running.is_some()
             && let Some(records) = &mut self.records
             && let Some(step) = records.last_mut()
             && !step.accesses.contains(&access)
@@ -364,8 +433,9 @@ impl<E> Scheduler<E> {
     /// The strategy is told how the run went and handed back, for the next run. What is left in the queue is dropped.
     #[must_use]
     pub fn finish(self, failed: bool) -> (Box<dyn Strategy>, Trace) {
-        let Self { trace, mut strategy, records, .. } = self;
-        strategy.end(&Run { trace: &trace, steps: records.as_deref().unwrap_or_default(), failed });
+        let Self { ready, trace, mut strategy, level, records, outside, .. } = self;
+        let steps = records.as_deref().unwrap_or_default();
+        strategy.end(&Run { trace: &trace, steps, level, outside, cut: !ready.is_empty(), failed });
         (strategy, trace)
     }
 

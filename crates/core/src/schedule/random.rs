@@ -20,7 +20,7 @@ impl Random {
 }
 
 /// Neighbouring seeds give unlike numbers from the first one on.
-fn spread(seed: u64) -> Rng {
+pub(super) fn spread(seed: u64) -> Rng {
     Rng::new(Rng::new(seed).draw())
 }
 

@@ -30,10 +30,10 @@ impl<E> Default for Ready<E> {
 
 impl<E> Ready<E> {
     /// Appends an entry and numbers it.
-    pub fn push(&mut self, lane: Lane, kind: Kind, enabled_by: u32, entry: E) -> u64 {
+    pub fn push(&mut self, candidate: Candidate, entry: E) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.queue.push_back(Slot { candidate: Candidate { id, lane, kind, enabled_by }, entry });
+        self.queue.push_back(Slot { candidate: Candidate { id, ..candidate }, entry });
         id
     }
 

@@ -13,15 +13,19 @@ pub struct Deviation {
     pub decision: u32,
     /// The candidate that was chosen.
     pub chosen: u32,
-    /// Its lane: on replay, tells whether the program still does the same.
+    /// Its lane: on replay, tells whether the program still does the same. [`ANY_LANE`]: not known.
     pub lane: Lane,
 }
+
+/// Stands for whatever lane has that place.
+pub const ANY_LANE: Lane = Lane::MAX;
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     deviations: Vec<Deviation>,
     decisions: u32,
+    preemptions: u32,
     digest: u64,
 }
 
@@ -37,6 +41,11 @@ impl Trace {
         self.mix(count as u64);
     }
 
+    /// The lane that ran before could have gone on, and another one goes.
+    pub fn preempted(&mut self) {
+        self.preemptions += 1;
+    }
+
     /// A step of this lane was run.
     pub fn stepped(&mut self, lane: Lane) {
         self.mix(u64::from(lane) << 32);
@@ -44,6 +53,12 @@ impl Trace {
 
     fn mix(&mut self, value: u64) {
         self.digest = Rng::new(self.digest ^ value).draw();
+    }
+
+    /// How often a lane that could have gone on did not.
+    #[must_use]
+    pub fn preemptions(&self) -> u32 {
+        self.preemptions
     }
 
     /// Decisions made.
@@ -162,7 +177,8 @@ impl Strategy for Replay {
             return 0;
         };
         self.next += 1;
-        if candidates.get(deviation.chosen as usize).is_some_and(|candidate| candidate.lane == deviation.lane) {
+        let is_meant = |lane| lane == deviation.lane || deviation.lane == ANY_LANE;
+        if candidates.get(deviation.chosen as usize).is_some_and(|candidate| is_meant(candidate.lane)) {
             return deviation.chosen as usize;
         }
         // The program was edited, perhaps: the lane that was meant, if it is there.
