@@ -55,7 +55,7 @@ mod _loopwright {
     #[pymodule_export]
     use crate::semaphore::{BoundedSemaphore, Semaphore};
     #[pymodule_export]
-    use crate::sim::{Search, SimCore, SimHandle};
+    use crate::sim::{Search, Shrink, SimCore, SimHandle};
     #[pymodule_export]
     use crate::task_group::{TaskGroup, race_group};
     #[pymodule_export]

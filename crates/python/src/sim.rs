@@ -10,7 +10,11 @@ use std::thread::ThreadId;
 
 use loopwright_core::deadlines::{Deadlines, Key};
 use loopwright_core::schedule::clock::{Clock, Idle};
+use loopwright_core::schedule::delays::Delays;
+use loopwright_core::schedule::dpor::Dpor;
+use loopwright_core::schedule::pct::Pct;
 use loopwright_core::schedule::random::Random;
+use loopwright_core::schedule::shrink;
 use loopwright_core::schedule::trace::{Replay, Trace};
 use loopwright_core::schedule::{Access, Coverage, Fifo, Kind, Lane, Level, Question, Scheduler, Strategy};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTypeError, PyValueError};
@@ -545,6 +549,7 @@ impl SimCore {
         let waited: f64 = slf.call_method1(intern!(py, "_wait"), (wait,))?.extract()?;
         let next = Self::earliest(slf)?;
         let state = &mut *Self::state(slf);
+        state.scheduler.outside();
         state.clock.waited(waited, next);
         state.steps_in_place = 0;
         Ok(())
@@ -676,6 +681,7 @@ impl SimCore {
         Self::check_open(slf)?;
         let handle = Self::schedule(slf, callback, args, context)?;
         if Self::state(slf).thread != Some(std::thread::current().id()) {
+            Self::state(slf).scheduler.outside();
             slf.call_method0(intern!(slf.py(), "_write_to_self"))?;
         }
         Ok(handle)
@@ -751,7 +757,9 @@ impl SimCore {
 
     /// Something came from outside: this is not a loop that turns in place.
     fn _progressed(slf: &Bound<'_, Self>) {
-        Self::state(slf).steps_in_place = 0;
+        let state = &mut *Self::state(slf);
+        state.steps_in_place = 0;
+        state.scheduler.outside();
     }
 
     fn _close(slf: &Bound<'_, Self>) {
@@ -977,6 +985,31 @@ impl Search {
         Self::of(Random::new(first_seed, count))
     }
 
+    /// Random priorities, changed at `depth - 1` random places.
+    #[staticmethod]
+    fn pct(first_seed: u64, count: u64, depth: u32) -> Self {
+        Self::of(Pct::new(first_seed, count, depth))
+    }
+
+    /// Every schedule with at most `bound` delays.
+    #[staticmethod]
+    fn delays(bound: u32) -> Self {
+        Self::of(Delays::new(bound))
+    }
+
+    /// One schedule of each kind; `max` schedules at most.
+    #[staticmethod]
+    #[pyo3(signature = (max=None))]
+    fn dpor(max: Option<u64>) -> Self {
+        Self::of(Dpor::new(max))
+    }
+
+    /// The deviations of a schedule that a shrinker asked for.
+    #[staticmethod]
+    fn proposed(shrink: &mut Shrink) -> Option<Self> {
+        Some(Self::of(Replay::new(shrink.0.next()?)))
+    }
+
     /// One schedule again, from the bytes of `_schedule()`.
     #[staticmethod]
     fn replay(schedule: &[u8]) -> PyResult<Self> {
@@ -1026,5 +1059,27 @@ impl Search {
     #[getter]
     fn deviations(&self) -> (usize, u32) {
         self.last.as_ref().map_or((0, 0), |trace| (trace.deviations().len(), trace.len()))
+    }
+}
+
+/// Shrinks the schedule of a search's last run, which failed: run what `_Search.proposed` gives, then `answer`.
+#[pyclass(module = "loopwright._loopwright", name = "_Shrink")]
+pub struct Shrink(shrink::Shrink);
+
+#[pymethods]
+impl Shrink {
+    /// In at most `limit` runs.
+    #[new]
+    fn new(failed: &Search, limit: u32) -> PyResult<Self> {
+        let trace = failed.last.as_ref().ok_or_else(|| PyRuntimeError::new_err("nothing was run yet"))?;
+        Ok(Self(shrink::Shrink::new(trace, limit)))
+    }
+
+    /// How the run of the last proposal went; whether its schedule is the simplest so far.
+    fn answer(&mut self, failed: bool, ran: &Search) -> bool {
+        ran.last.as_ref().is_some_and(|trace| {
+            self.0.answer(failed, trace);
+            failed && self.0.best() == trace.deviations()
+        })
     }
 }

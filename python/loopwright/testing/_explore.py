@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from types import CoroutineType
 from typing import Any, TypeVar
 
-from loopwright._loopwright import _Search
+from loopwright._loopwright import _Search, _Shrink
 from loopwright.testing import strategies
 from loopwright.testing._awaits import is_library
 from loopwright.testing._chains import source_line, where
@@ -35,6 +35,8 @@ Test = Callable[[], Coroutine[Any, Any, T]]
 
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 _VERSION = "lw1"
+_SHRINK_RUNS = 500
+"""Runs that shrinking may take: a fraction of a second for a test of some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,8 +321,7 @@ def _report(
 ) -> BaseException:
     """Shrinks and repeats the failing schedule; the error to raise."""
     schedules, strategy = found
-    schedule = search.schedule
-    assert schedule is not None
+    schedule = _shrink(test, error, search, settings)
     rows, again, deviations = _record(test, schedule, settings)
     if again is None or type(again) is not type(error):
         return _two_courses(test, schedule, settings)
@@ -336,6 +337,26 @@ def _report(
     again.__loopwright__ = failure  # type: ignore[attr-defined]
     again.add_note(describe(failure))
     return again
+
+
+def _shrink(test: Test[Any], error: BaseException, search: _Search, settings: Settings) -> bytes:
+    """The simplest schedule found under which the test fails with an error of the same type."""
+    simplest = search.schedule
+    assert simplest is not None
+    shrink = _Shrink(search, _SHRINK_RUNS)
+    while (proposed := _Search.proposed(shrink)) is not None:
+        proposed.begin()
+        failed = False
+        try:
+            play(test, proposed, settings)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as other:
+            failed = type(other) is type(error)
+        if shrink.answer(failed, proposed):
+            assert proposed.schedule is not None
+            simplest = proposed.schedule
+    return simplest
 
 
 def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[Row], BaseException | None, int]:

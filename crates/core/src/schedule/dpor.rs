@@ -40,7 +40,8 @@ impl Sleeper {
     /// allows more, and it was run.
     fn commutes(&self, step: &StepRecord) -> bool {
         let conflicts = |one: &Access| step.accesses.iter().any(|two| conflict(*one, *two));
-        !(self.pushed_callback && step.pushed) && !self.accesses.iter().any(conflicts)
+        let orders_entries = self.pushed_callback && step.pushed;
+        !(orders_entries || self.accesses.iter().any(conflicts))
     }
 }
 

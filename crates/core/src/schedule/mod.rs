@@ -220,6 +220,8 @@ pub struct Scheduler<E> {
     /// Nothing was ready, and what is scheduled now is scheduled before the next step.
     idle: bool,
     outside: bool,
+    /// The run was stopped while entries were left: what follows is not recorded.
+    cut: bool,
     passed_over: u32,
 }
 
@@ -241,6 +243,7 @@ impl<E> Scheduler<E> {
             epoch: 0,
             idle: false,
             outside: false,
+            cut: false,
             passed_over: 0,
         }
     }
@@ -256,9 +259,7 @@ impl<E> Scheduler<E> {
                 self.outside = true;
             }
         }
-        if self.running.is_some()
-            && let Some(step) = self.records.as_mut().and_then(|records| records.last_mut())
-        {
+        if let Some(step) = self.recorded() {
             step.pushed = true;
             step.pushed_callback |= kind == Kind::Callback;
         }
@@ -282,6 +283,7 @@ impl<E> Scheduler<E> {
     /// Takes the oldest entry, whatever the strategy would say.
     pub fn pick_oldest(&mut self) -> Option<(Candidate, E)> {
         let (ran, entry) = self.ready.take(0)?;
+        self.cut = true;
         self.begins(ran);
         Some((ran, entry))
     }
@@ -318,7 +320,7 @@ impl<E> Scheduler<E> {
             self.trace.preempted();
         }
         self.passed_over = if chosen == 0 { 0 } else { self.passed_over + 1 };
-        if let Some(records) = &mut self.records {
+        if let Some(records) = self.records.as_mut().filter(|_| !self.cut) {
             records.push(StepRecord {
                 ran: self.candidates[chosen],
                 decision,
@@ -367,6 +369,7 @@ impl<E> Scheduler<E> {
     /// The step that runs is over.
     pub fn stepped(&mut self) {
         if self.running.take().is_some()
+            && !self.cut
             && let Some(step) = self.records.as_ref().and_then(|records| records.last())
         {
             self.strategy.stepped(step);
@@ -375,13 +378,19 @@ impl<E> Scheduler<E> {
 
     /// The running step touched shared state.
     pub fn accessed(&mut self, access: Access) {
-        if self.running.is_some()
-            && let Some(records) = &mut self.records
-            && let Some(step) = records.last_mut()
+        if let Some(step) = self.recorded()
             && !step.accesses.contains(&access)
         {
             step.accesses.push(access);
         }
+    }
+
+    /// The record of the step that runs.
+    fn recorded(&mut self) -> Option<&mut StepRecord> {
+        if self.running.is_none() || self.cut {
+            return None;
+        }
+        self.records.as_mut().and_then(|records| records.last_mut())
     }
 
     /// Entries that wait for their turn.
@@ -424,6 +433,7 @@ impl<E> Scheduler<E> {
     #[must_use]
     pub fn succeed(&mut self, level: Level, strategy: Box<dyn Strategy>) -> Self {
         let mut next = Self::new(level, strategy);
+        self.cut |= !self.ready.is_empty();
         next.ready = std::mem::take(&mut self.ready);
         next.steps = self.steps;
         next.running = self.running;
@@ -433,9 +443,9 @@ impl<E> Scheduler<E> {
     /// The strategy is told how the run went and handed back, for the next run. What is left in the queue is dropped.
     #[must_use]
     pub fn finish(self, failed: bool) -> (Box<dyn Strategy>, Trace) {
-        let Self { ready, trace, mut strategy, level, records, outside, .. } = self;
+        let Self { ready, trace, mut strategy, level, records, outside, cut, .. } = self;
         let steps = records.as_deref().unwrap_or_default();
-        strategy.end(&Run { trace: &trace, steps, level, outside, cut: !ready.is_empty(), failed });
+        strategy.end(&Run { trace: &trace, steps, level, outside, cut: cut || !ready.is_empty(), failed });
         (strategy, trace)
     }
 
