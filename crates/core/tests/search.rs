@@ -18,6 +18,8 @@ use proptest::prelude::*;
 enum Op {
     Read(u32),
     Write(u32),
+    /// Touches all flags at once, and changes none.
+    WriteFlags,
     Yield,
     /// A lock's critical section begins, ends. Ownership is handed to the first in line.
     Lock(u32),
@@ -58,7 +60,14 @@ struct Machine<'a> {
 
 impl Machine<'_> {
     fn access(&mut self, id: Id, location: u32, write: bool) {
+        let whole = location;
+        // Each flag is a part of one whole.
+        let location = if location >= 200 { 200 << 16 | (location - 199) } else { location << 16 };
         self.scheduler.accessed(Access { location, write });
+        self.course_of(id, whole, write);
+    }
+
+    fn course_of(&mut self, id: Id, location: u32, write: bool) {
         let course = self.course.entry(location).or_insert_with(|| vec![(None, BTreeSet::new())]);
         if write {
             course.push((Some(id), BTreeSet::new()));
@@ -72,6 +81,12 @@ impl Machine<'_> {
         match op {
             Op::Read(location) => self.access(id, *location, false),
             Op::Write(location) => self.access(id, *location, true),
+            Op::WriteFlags => {
+                for flag in 0..2 {
+                    self.course_of(id, 200 + flag, true);
+                }
+                self.scheduler.accessed(Access { location: 200 << 16, write: true });
+            }
             Op::Yield => {
                 if let Some(task) = task {
                     self.scheduler.push(task + 1, Kind::Step, Entry::Task(task));
@@ -243,7 +258,7 @@ impl Search for Exhaustive {
 }
 
 fn plain_op() -> impl Strategy<Value = Op> {
-    prop_oneof![3 => (0..3_u32).prop_map(Op::Read), 3 => (0..3_u32).prop_map(Op::Write), 1 => (0..2_u32).prop_map(Op::Set)]
+    prop_oneof![3 => (0..3_u32).prop_map(Op::Read), 3 => (0..3_u32).prop_map(Op::Write), 1 => (0..2_u32).prop_map(Op::Set), 1 => Just(Op::WriteFlags)]
 }
 
 /// Operations that belong together.

@@ -12,6 +12,7 @@ mod awaitable;
 mod cancel_token;
 mod cli;
 mod event;
+mod footprints;
 mod fut;
 mod gil;
 mod guard;
@@ -42,6 +43,8 @@ mod _loopwright {
     use crate::cli::{_parse_args, _wraps};
     #[pymodule_export]
     use crate::event::Event;
+    #[pymodule_export]
+    use crate::footprints::Footprints;
     #[pymodule_export]
     use crate::guard::TaskFactory;
     #[pymodule_export]

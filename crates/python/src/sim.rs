@@ -192,6 +192,7 @@ struct State {
     /// Whose step runs.
     current: Lane,
     search: Option<Py<Search>>,
+    tasks_at: Option<u32>,
     injections: Vec<Injection>,
     on_step: Option<Py<PyAny>>,
     hub: Option<Py<Hub>>,
@@ -444,6 +445,7 @@ impl SimCore {
 
     /// Takes the next entry and runs it; `false` when there is none.
     fn step(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let tasks_at;
         let (lane, kind, nth, entry, injects) = {
             let state = &mut *Self::state(slf);
             let picked = if state.stopping { state.scheduler.pick_oldest() } else { state.scheduler.pick() };
@@ -454,12 +456,18 @@ impl SimCore {
             if ran.kind == Kind::Step {
                 info.steps += 1;
             }
+            tasks_at = state.tasks_at;
             (ran.lane, ran.kind, info.steps, entry, !state.injections.is_empty())
         };
         if injects && kind == Kind::Step {
             Self::inject_now(slf, lane, nth, true)?;
         }
         let outcome = Self::run(slf, entry);
+        if let Some(location) = tasks_at
+            && kind == Kind::Step
+        {
+            Self::touch_task(slf, location, lane)?;
+        }
         let watched = {
             let state = &mut *Self::state(slf);
             state.current = 0;
@@ -600,6 +608,7 @@ impl SimCore {
             lanes: vec![LaneInfo::OUTSIDE],
             current: 0,
             search: None,
+            tasks_at: None,
             injections: Vec::new(),
             on_step: None,
             hub: None,
@@ -680,8 +689,9 @@ impl SimCore {
     ) -> PyResult<Bound<'py, SimHandle>> {
         Self::check_open(slf)?;
         let handle = Self::schedule(slf, callback, args, context)?;
+        // From the loop's own thread too: an executor's job that was quick is answered there.
+        Self::state(slf).scheduler.outside();
         if Self::state(slf).thread != Some(std::thread::current().id()) {
-            Self::state(slf).scheduler.outside();
             slf.call_method0(intern!(slf.py(), "_write_to_self"))?;
         }
         Ok(handle)
@@ -860,7 +870,13 @@ impl SimCore {
 
     /// The running step touched shared state, for strategies that want to know.
     fn _accessed(slf: &Bound<'_, Self>, location: u32, write: bool) {
-        Self::access(slf, location, write);
+        Self::access(slf, &[(location, write)], &[]);
+    }
+
+    /// From now on each step of a task touches its task: reads whether it was cancelled, and writes when it ends. Task
+    /// number n is part n + 1 of this location (see `Access`).
+    fn _watch_tasks(slf: &Bound<'_, Self>, location: u32) {
+        Self::state(slf).tasks_at = Some(location);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -892,9 +908,34 @@ impl SimCore {
 }
 
 impl SimCore {
-    /// See `_accessed`.
-    pub fn access(slf: &Bound<'_, Self>, location: u32, write: bool) {
-        Self::state(slf).scheduler.accessed(Access { location, write });
+    /// See `_accessed`; then meetings (see `Scheduler::met`). What another thread touches is not this loop's doing.
+    pub fn access(slf: &Bound<'_, Self>, accesses: &[(u32, bool)], meetings: &[u32]) {
+        let state = &mut *Self::state(slf);
+        if state.thread != Some(std::thread::current().id()) {
+            return;
+        }
+        for &(location, write) in accesses {
+            state.scheduler.accessed(Access { location, write });
+        }
+        for &meeting in meetings {
+            state.scheduler.met(meeting);
+        }
+    }
+
+    /// See `_watch_tasks`.
+    #[cold]
+    fn touch_task(slf: &Bound<'_, Self>, location: u32, lane: Lane) -> PyResult<()> {
+        let py = slf.py();
+        static TASK: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let task_type = TASK.import(py, "asyncio", "Task")?;
+        let ended = match Self::task_of(slf, lane).filter(|task| task.is_instance(task_type).unwrap_or(false)) {
+            // Not the task's own method: that one may be watched.
+            Some(task) => task_type.call_method1(intern!(py, "done"), (task,))?.is_truthy()?,
+            None => true,
+        };
+        let part = if lane < 0xFFFF { lane + 1 } else { 0 };
+        Self::access(slf, &[(location + part, ended)], &[]);
+        Ok(())
     }
 
     fn is_stopping(slf: &Bound<'_, Self>) -> bool {

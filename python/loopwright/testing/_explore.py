@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field, replace
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loopwright._loopwright import _Search, _Shrink
 from loopwright.testing import strategies
@@ -28,13 +28,19 @@ from loopwright.testing._loop import SimLoop
 from loopwright.testing.errors import Nondeterministic, ReplayError
 from loopwright.testing.strategies import Strategy
 
+if TYPE_CHECKING:
+    from loopwright.testing._footprints import Watch
+
 __all__ = ["Exploration", "Failure", "Row", "explore", "replay", "run"]
 
 T = TypeVar("T")
 Test = Callable[[], Coroutine[Any, Any, T]]
+OnLoop = Callable[[SimLoop], object]
 
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 _VERSION = "lw1"
+_DELAYS_INSTEAD = 2
+"""Of delay bounding, where dpor cannot be had."""
 _SHRINK_RUNS = 500
 """Runs that shrinking may take: a fraction of a second for a test of some milliseconds."""
 
@@ -96,7 +102,7 @@ class Settings:
     virtual_time: bool = True
     timeout: float | None = None
     max_steps: int = 1_000_000
-    on_loop: Callable[[SimLoop], object] | None = None
+    on_loop: OnLoop | None = None
     leaks: Checks | None = None
 
 
@@ -237,7 +243,19 @@ def explore(  # noqa: PLR0913 (each is a setting of its own)
     settings = Settings(level, virtual_time, timeout, max_steps, on_loop)
     with _checks(leaks, light=True) as checks:
         settings = replace(settings, leaks=checks)
-        return _search(test, chosen, chosen.start(first_seed), settings)
+        search = chosen.start(first_seed)
+        if not search.wants_accesses:
+            return _search(test, chosen, search, settings)
+        # Its import is worth its time only here.
+        from loopwright.testing._footprints import Unavailable, Watch  # noqa: PLC0415
+
+        try:
+            with Watch() as watch:
+                return _search(test, chosen, search, settings, watch)
+        except Unavailable as reason:
+            chosen = strategies.delays(_DELAYS_INSTEAD)
+            found = _search(test, chosen, chosen.start(first_seed), settings)
+            return replace(found, note=f"{chosen.name} instead of dpor ({reason}): {found.note}")
 
 
 def _checks(leaks: bool | Collection[str], *, light: bool) -> contextlib.AbstractContextManager[Checks | None]:
@@ -246,15 +264,18 @@ def _checks(leaks: bool | Collection[str], *, light: bool) -> contextlib.Abstrac
     return Checks(on, light=light) if on else contextlib.nullcontext()
 
 
-def _search(test: Test[Any], chosen: Strategy, search: _Search, settings: Settings) -> Exploration:
+def _search(
+    test: Test[Any], chosen: Strategy, search: _Search, settings: Settings, watch: Watch | None = None
+) -> Exploration:
     """Runs schedule after schedule."""
     began = time.monotonic()
     digests = set()
+    watched = settings if watch is None else replace(settings, on_loop=_both(watch.watch, settings.on_loop))
     schedules = 0
     while search.begin():
         schedules += 1
         try:
-            play(test, search, settings)
+            play(test, search, watched)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:
@@ -270,7 +291,18 @@ def _search(test: Test[Any], chosen: Strategy, search: _Search, settings: Settin
     if settings.leaks is not None:
         settings.leaks.searched()
     covered, note = search.coverage()
+    if watch is not None and watch.gaps:
+        covered, note = False, note or next(iter(sorted(watch.gaps)))
     return Exploration(schedules, time.monotonic() - began, covered, note, frozenset(digests))
+
+
+def _both(one: OnLoop, other: OnLoop | None) -> OnLoop:
+    def on_loop(loop: SimLoop) -> None:
+        one(loop)
+        if other is not None:
+            other(loop)
+
+    return on_loop
 
 
 def _check_determinism(test: Test[Any], search: _Search, settings: Settings) -> None:

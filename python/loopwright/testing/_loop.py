@@ -111,6 +111,9 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
         def _check_closed(self) -> None: ...
         def _process_events(self, event_list: list[Any], /) -> None: ...
 
+    task_type: type[SimTask[Any]] = SimTask
+    """What :meth:`create_task` makes."""
+
     def __init__(
         self,
         *,
@@ -139,7 +142,7 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
         self._check_closed()
         if name is None:
             name = f"Task-{self._lanes + 1}"
-        task: SimTask[Any] = SimTask(coro, loop=self, name=name, context=context, **options)
+        task = self.task_type(coro, loop=self, name=name, context=context, **options)
         if origin := getattr(task, "_source_traceback", None):
             del origin[-1]
         return task

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from loopwright._loopwright import _Search
 
-__all__ = ["LEVELS", "Strategy", "choose", "delays", "pct", "random"]
+__all__ = ["LEVELS", "Strategy", "choose", "delays", "dpor", "pct", "random"]
 
 LEVELS = ("timing", "task", "chaos")
 """How much of the order a schedule may change; see :class:`loopwright.testing.SimLoop`."""
@@ -65,10 +65,25 @@ def delays(bound: int) -> Strategy:
     return Strategy(f"delays({bound})", lambda seed: _Search.delays(bound))
 
 
+def dpor(max: int | None = 10_000) -> Strategy:
+    """One schedule of each kind: two that differ only in the order of steps that touch nothing in common are one kind.
+
+    Ends when all kinds were run, and only then says that every interleaving is covered; ends after ``max`` schedules
+    in any case. What a step touches is found by watching its lines (CPython 3.12 and later).
+
+    Raises:
+        ValueError: ``max`` is not positive.
+    """
+    if max is not None and max < 1:
+        raise ValueError(f"dpor({max}): a search needs one schedule or more")
+    return Strategy(f"dpor({max})", lambda seed: _Search.dpor(max))
+
+
 _BY_NAME: dict[str, Callable[[int], Strategy]] = {
     "random": random,
     "pct": pct,
     "delays": lambda seeds: delays(2),
+    "dpor": lambda seeds: dpor(),
 }
 
 

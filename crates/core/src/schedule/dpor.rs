@@ -31,22 +31,21 @@ struct Sleeper {
     id: u64,
     accesses: Vec<Access>,
     pushed_callback: bool,
+    /// What it scheduled held up something with which it was in a race.
+    in_the_way: bool,
 }
 
 impl Sleeper {
     /// Whether it does not matter which of the two runs first.
     ///
-    /// That the other one scheduled a callback and this one a step does matter, but this one first is the order that
-    /// allows more, and it was run.
+    /// A callback that it scheduled holds up what the other one schedules, which matters when that was found to hide a
+    /// race. That the other one scheduled a callback does not: this one first is the order that allows more, and it
+    /// was run.
     fn commutes(&self, step: &StepRecord) -> bool {
-        let conflicts = |one: &Access| step.accesses.iter().any(|two| conflict(*one, *two));
-        let orders_entries = self.pushed_callback && step.pushed;
+        let conflicts = |one: &Access| step.accesses.iter().any(|two| one.conflicts(*two));
+        let orders_entries = self.in_the_way && self.pushed_callback && step.pushed;
         !(orders_entries || self.accesses.iter().any(conflicts))
     }
-}
-
-fn conflict(one: Access, two: Access) -> bool {
-    one.location == two.location && (one.write || two.write)
 }
 
 /// One decision on the path of the current run.
@@ -217,6 +216,7 @@ impl Strategy for Dpor {
                 id: step.ran.id,
                 accesses: step.accesses.clone(),
                 pushed_callback: step.pushed_callback,
+                in_the_way: false,
             });
         }
         self.sleep.retain(|sleeper| sleeper.id != step.ran.id && sleeper.commutes(step));
@@ -253,6 +253,14 @@ impl Strategy for Dpor {
                 Want::Instead { step, entries } => {
                     if let Some(sleeper) = self.want(&run.steps[step], &entries) {
                         analysis.find_races_with(step, &sleeper);
+                    }
+                }
+                Want::Watch { step } => {
+                    let step = &run.steps[step];
+                    if let Some(node) = step.decision.and_then(|decision| self.path.get_mut(decision as usize))
+                        && let Some(did) = &mut node.did[step.chosen]
+                    {
+                        did.in_the_way = true;
                     }
                 }
                 Want::Ties { after, until } => {
@@ -318,6 +326,8 @@ impl Dpor {
 enum Want {
     /// One of these entries in place of this step.
     Instead { step: usize, entries: Vec<u64> },
+    /// What this step scheduled was in the way of a race.
+    Watch { step: usize },
     /// Other orders of what came from outside: the decisions from `after` to `until`.
     Ties { after: usize, until: usize },
 }
@@ -358,11 +368,45 @@ struct Analysis<'a> {
     asked: HashSet<(usize, usize)>,
 }
 
-/// Who touched a location last.
+/// Who touched what last: by whole, by part.
 #[derive(Default)]
-struct Touched {
+struct Touched(HashMap<u32, HashMap<u32, Last>>);
+
+#[derive(Default)]
+struct Last {
     write: Option<usize>,
     reads: Vec<usize>,
+}
+
+impl Touched {
+    /// Adds the last steps that this access depends on.
+    fn dependent(&self, access: Access, into: &mut Vec<usize>) {
+        let Some(parts) = self.0.get(&access.whole()) else { return };
+        let mut add = |last: &Last| {
+            into.extend(last.write);
+            if access.write {
+                into.extend(&last.reads);
+            }
+        };
+        if access.part() == 0 {
+            parts.values().for_each(add);
+        } else {
+            [0, access.part()].iter().filter_map(|part| parts.get(part)).for_each(&mut add);
+        }
+    }
+
+    fn note(&mut self, access: Access, step: usize) {
+        let parts = self.0.entry(access.whole()).or_default();
+        if access.write && access.part() == 0 {
+            parts.clear();
+        }
+        let last = parts.entry(access.part()).or_default();
+        if access.write {
+            *last = Last { write: Some(step), reads: Vec::new() };
+        } else if last.write != Some(step) {
+            last.reads.push(step);
+        }
+    }
 }
 
 impl<'a> Analysis<'a> {
@@ -378,7 +422,8 @@ impl<'a> Analysis<'a> {
 
     fn find_races(&mut self) {
         let count = self.steps.len();
-        let mut touched: HashMap<u32, Touched> = HashMap::new();
+        let mut touched = Touched::default();
+        let mut meetings = HashMap::new();
         let mut last_of_lane = HashMap::new();
         let mut epoch = (0, 0);
         for (index, step) in self.steps.iter().enumerate() {
@@ -399,13 +444,20 @@ impl<'a> Analysis<'a> {
             {
                 self.add_before(&mut before, last);
             }
-            let mut dependent = Vec::new();
-            for access in &step.accesses {
-                let touched = touched.entry(access.location).or_default();
-                dependent.extend(touched.write);
-                if access.write {
-                    dependent.extend(&touched.reads);
+            for &meeting in &step.meetings {
+                // Who changes what the meeting is about does not just come to it.
+                if step.accesses.contains(&Access { location: meeting, write: true }) {
+                    continue;
                 }
+                if let Some(last) = meetings.insert(meeting, index)
+                    && last != index
+                {
+                    self.add_before(&mut before, last);
+                }
+            }
+            let mut dependent = Vec::new();
+            for &access in &step.accesses {
+                touched.dependent(access, &mut dependent);
             }
             dependent.sort_unstable();
             dependent.dedup();
@@ -421,14 +473,8 @@ impl<'a> Analysis<'a> {
                 self.reverse(earlier, index, &others);
                 self.add_before(&mut before, earlier);
             }
-            for access in &step.accesses {
-                let touched = touched.entry(access.location).or_default();
-                if access.write {
-                    touched.write = Some(index);
-                    touched.reads.clear();
-                } else if touched.write != Some(index) {
-                    touched.reads.push(index);
-                }
+            for &access in &step.accesses {
+                touched.note(access, index);
             }
             self.before.push(before);
         }
@@ -535,6 +581,7 @@ impl<'a> Analysis<'a> {
     fn reschedule(&mut self, holder: usize, step: usize) {
         match (self.scheduler_of(holder), self.scheduler_of(step)) {
             (Some(early), Some(late)) if early < late => {
+                self.wants.push(Want::Watch { step: early });
                 let before = self.before[late].clone();
                 self.reverse(early, late, &before);
             }

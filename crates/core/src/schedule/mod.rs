@@ -96,6 +96,9 @@ pub struct StepRecord {
     pub forced: bool,
     /// The shared state that the step touched.
     pub accesses: Vec<Access>,
+    /// Meetings that it came to: whoever comes later comes after it, though the order makes no difference. Unless it
+    /// wrote to the location of that number.
+    pub meetings: Vec<u32>,
     /// It scheduled something.
     pub pushed: bool,
     /// It scheduled a plain callback.
@@ -105,10 +108,33 @@ pub struct StepRecord {
 /// One access to shared state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Access {
-    /// Which state: a number that stands for a name.
+    /// Which state: a number that stands for a name. Its lower half is a part of the upper half's whole, 0 all of it:
+    /// what touches the whole touches each part.
     pub location: u32,
     /// Whether it may have been changed.
     pub write: bool,
+}
+
+impl Access {
+    /// The whole that this is a part of.
+    #[must_use]
+    pub fn whole(self) -> u32 {
+        self.location >> 16
+    }
+
+    /// Which part; 0: all of it.
+    #[must_use]
+    pub fn part(self) -> u32 {
+        self.location & 0xFFFF
+    }
+
+    /// Whether the order of the two can make a difference.
+    #[must_use]
+    pub fn conflicts(self, other: Self) -> bool {
+        (self.write || other.write)
+            && self.whole() == other.whole()
+            && (self.part() == other.part() || self.part() == 0 || other.part() == 0)
+    }
 }
 
 /// What a strategy is told about a run that is over.
@@ -329,6 +355,7 @@ impl<E> Scheduler<E> {
                 chosen,
                 forced,
                 accesses: Vec::new(),
+                meetings: Vec::new(),
                 pushed: false,
                 pushed_callback: false,
             });
@@ -382,6 +409,15 @@ impl<E> Scheduler<E> {
             && !step.accesses.contains(&access)
         {
             step.accesses.push(access);
+        }
+    }
+
+    /// The running step comes to a meeting: those who come later come after it, and the order is not to be searched.
+    pub fn met(&mut self, meeting: u32) {
+        if let Some(step) = self.recorded()
+            && !step.meetings.contains(&meeting)
+        {
+            step.meetings.push(meeting);
         }
     }
 

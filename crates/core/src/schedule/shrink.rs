@@ -2,7 +2,7 @@
 //!
 //! Zeller, Hildebrandt 2002, "Simplifying and isolating failure-inducing input" (ddmin), over the deviations from first
 //! in, first out: halves of them are left out, then quarters, down to single ones, from the end on (what is left out
-//! there moves nothing else). Before that, every schedule with a single deviation is tried when the run is short: what
+//! there moves nothing else); once so that what comes after moves up, once so that it stays. Before that, every schedule with a single deviation is tried when the run is short: what
 //! a random schedule finds with fifty deviations often takes one. After it, each deviation is made smaller (a candidate
 //! nearer to the front) and moved to its neighbours, where that needs fewer preemptions.
 //!
@@ -41,10 +41,16 @@ type Cost = (usize, u32, u64);
 enum Phase {
     Nothing,
     Single { decision: u32, chosen: u32 },
-    LeaveOut { size: usize, end: usize, again: bool },
+    LeaveOut { size: usize, end: usize, again: bool, closing: bool },
     Lower { place: usize, to: u32 },
     Move { place: usize, way: usize },
     Over,
+}
+
+impl Phase {
+    fn leave_out(size: usize, end: usize) -> Self {
+        Self::LeaveOut { size, end, again: false, closing: true }
+    }
 }
 
 /// Where a deviation is moved to, in decisions.
@@ -103,9 +109,11 @@ impl Shrink {
         self.best = trace.deviations().to_vec();
         self.cost = cost(trace);
         self.phase = match self.phase {
-            Phase::Single { .. } => Phase::LeaveOut { size: 1, end: 0, again: false },
+            Phase::Single { .. } => Phase::leave_out(1, 0),
             // What was behind the part that is gone was tried.
-            Phase::LeaveOut { size, end, .. } => Phase::LeaveOut { size, end: end.min(self.best.len()), again: true },
+            Phase::LeaveOut { size, end, .. } => {
+                Phase::LeaveOut { size, end: end.min(self.best.len()), again: true, closing: true }
+            }
             Phase::Lower { .. } => Phase::Lower { place: 0, to: 1 },
             Phase::Move { .. } => Phase::Move { place: 0, way: 0 },
             other => other,
@@ -125,7 +133,7 @@ impl Shrink {
                 Phase::Single { decision, chosen } => {
                     if count <= 1 || self.decisions > SHORT || decision >= self.decisions {
                         let size = count.div_ceil(2).max(1);
-                        self.phase = Phase::LeaveOut { size, end: count, again: false };
+                        self.phase = Phase::leave_out(size, count);
                         continue;
                     }
                     self.phase = if chosen < NEAR {
@@ -135,21 +143,31 @@ impl Shrink {
                     };
                     return Some(vec![Deviation { decision, chosen, lane: ANY_LANE }]);
                 }
-                Phase::LeaveOut { size, end, again } if end > 0 => {
+                Phase::LeaveOut { size, end, again, closing } if end > 0 => {
                     let end = end.min(count);
                     let begin = end.saturating_sub(size);
-                    self.phase = Phase::LeaveOut { size, end: begin, again };
+                    let next = if closing { end } else { begin };
+                    self.phase = Phase::LeaveOut { size, end: next, again, closing: !closing };
                     let mut schedule = self.best.clone();
-                    schedule.drain(begin..end);
+                    #[allow(clippy::cast_possible_truncation, reason = "deviations are counted in u32")]
+                    let gone = schedule.drain(begin..end).len() as u32;
+                    if closing {
+                        // What is left out did not happen at all: what came after it comes that much earlier.
+                        let before = begin.checked_sub(1).map_or(0, |last| schedule[last].decision + 1);
+                        for deviation in &mut schedule[begin..] {
+                            deviation.decision = deviation.decision.saturating_sub(gone).max(before);
+                        }
+                        schedule.dedup_by_key(|deviation| deviation.decision);
+                    }
                     return Some(schedule);
                 }
                 Phase::LeaveOut { size: 1, again: true, .. } if count > 0 => {
-                    self.phase = Phase::LeaveOut { size: 1, end: count, again: false };
+                    self.phase = Phase::leave_out(1, count);
                 }
                 Phase::LeaveOut { size: 1, .. } => self.phase = Phase::Lower { place: 0, to: 1 },
                 Phase::LeaveOut { size, .. } => {
                     let size = size.div_ceil(2).min(count.max(1));
-                    self.phase = Phase::LeaveOut { size, end: count, again: false };
+                    self.phase = Phase::leave_out(size, count);
                 }
                 Phase::Lower { place, .. } if place >= count => self.phase = Phase::Move { place: 0, way: 0 },
                 Phase::Lower { place, to } if to >= self.best[place].chosen => {
