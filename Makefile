@@ -16,7 +16,7 @@ test: ## lint, docs, Rust tests, the full suite, the core suite on every other C
 bench: ## every benchmark on 3.11, 3.13, 3.14 and 3.15, asyncio and uvloop; writes docs/benchmarks.md
 	@$(CI_PY) bench
 
-stress: ## the full suite with 1e6 random cancels per object
+stress: ## the full suite with 1e6 random cancels per object, and other libraries' suites under the leak checks
 	@$(CI_PY) stress
 
 lint: ## rustfmt, clippy, ruff, mypy --strict, stubtest

@@ -40,11 +40,15 @@ Body = Callable[[], Coroutine[Any, Any, object]]
 
 KEPT: list[Any] = []
 """What outlives the run that made it."""
+STOP = threading.Event()
+"""Ends the threads that were left behind."""
 
 
 @pytest.fixture(autouse=True)
 def emptied() -> Iterator[None]:
+    STOP.clear()
     yield
+    STOP.set()
     while KEPT:
         kept = KEPT.pop()
         if hasattr(kept, "close"):
@@ -155,7 +159,7 @@ async def leaves_a_failing_callback() -> None:
 
 
 async def leaves_a_thread() -> None:
-    threading.Thread(target=time.sleep, args=(0.5,), name="sleeper").start()  # made
+    threading.Thread(target=STOP.wait, name="sleeper").start()  # made
 
 
 async def leaves_a_socket() -> None:
@@ -288,8 +292,6 @@ def test_each_check_works_alone(kind: str, body: Body) -> None:
 def test_nothing_is_blamed_on_the_next_test(kind: str, body: Body) -> None:
     left_by(body, on=())
     assert left_by(uses_tasks) == []
-    if kind == "threads":
-        time.sleep(0.5)
 
 
 @pytest.mark.skipif(not CAN_TELL_LINES, reason="sys.monitoring came with CPython 3.12")

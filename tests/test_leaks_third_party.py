@@ -1,6 +1,6 @@
-"""Leak checks and other people's code: libraries that are used correctly are silent; their own suites, in `make stress`.
+"""The leak checks are silent around other people's libraries that are used correctly.
 
-What the suites brought to light is listed in ``docs/leaks.md``, with the reason why each report is true.
+What they find in those libraries' own suites: ``test_leaks_of_suites.py``.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def test_uvicorn(cell: Cell) -> None:
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         server.install_signal_handlers = lambda: None
         task = asyncio.create_task(server.serve())
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         async with httpx.AsyncClient(trust_env=False) as client:

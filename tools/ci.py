@@ -330,7 +330,8 @@ def mutants(house: House) -> None:
 
 
 def stress(house: House) -> None:
-    setup(house)
+    house.require("all", "suites")
+    house.build()
     house.pytest(house.default, "--timeout=7200", "-o", "faulthandler_timeout=0", LOOPWRIGHT_STRESS="1")
 
 

@@ -384,16 +384,22 @@ class Checks:
 
     def loop_ends(self, loop: Loop) -> None:
         """The loop's main task has ended, and what is left over will be cancelled."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, Exception):
+            return  # It was interrupted.
         gc.collect()  # What nobody holds has not been left over, but lost.
         left = self._left_on(loop)
         if left and not loop.is_running() and not loop.is_closed():
             loop.run_until_complete(let_end(left))
         self._judge_left(task for task in left if not task.done())
         self._judge_cancels(loop)
+        self._cancelled = {task for task in self._cancelled if task.get_loop() is not loop}
+        if self._watch is not None:
+            self._watch.forget(loop)
 
     def _left_on(self, loop: Loop) -> list[Task]:
         earlier = self._loops.get(loop, ())
-        return [task for task in asyncio.all_tasks(loop) if task not in earlier and task not in self._reported]
+        return [task for task in asyncio.all_tasks(loop) if task not in earlier and not _is_reported(task)]
 
     def generators_end(self, loop: Loop) -> None:
         if "asyncgens" in self.on:
@@ -458,6 +464,8 @@ class Checks:
         future: Any = context.get("task") or context.get("future")
         name = _task_name(future) if isinstance(future, asyncio.Task) else "future"
         if message.startswith("Task was destroyed"):
+            if _is_reported(future):
+                return  # It was left over, and then its loop was gone.
             what = f"{name} was collected by the garbage collector while it was pending"
             where = _waits_at(future)
             self._note("collected", what, where, made_at(future), "no strong reference to it was left", _HOLD)
@@ -488,13 +496,15 @@ class Checks:
 
     def _judge_left(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
-            if task in self._reported:
+            if _is_reported(task):
                 continue
-            self._reported.add(task)
             verdict = self._watch.verdict(task) if self._watch is not None else None
             if verdict is not None and (verdict.file is not None or task.cancelling() > 1):
                 self._swallowed(task, verdict, "and goes on")
                 continue
+            if getattr(task.get_coro(), "__qualname__", None) in _FRAMEWORKS:
+                continue
+            _set_reported(task)
             what = f"{_task_name(task)} has not ended"
             if task.cancelling():
                 what = f"{_task_name(task)} was cancelled and nobody waited for its end"
@@ -504,14 +514,14 @@ class Checks:
         if self._watch is None:
             return
         for task in {*self._watch.suspects(), *self._cancelled}:
-            if task in self._reported or (loop is not None and task.get_loop() is not loop):
+            if _is_reported(task) or (loop is not None and task.get_loop() is not loop):
                 continue
             verdict = self._watch.verdict(task)
             if verdict is not None and verdict.outcome == "result":
-                self._reported.add(task)
                 self._swallowed(task, verdict, "and returned")
 
     def _swallowed(self, task: Task, verdict: Any, how: str) -> None:
+        _set_reported(task)
         where = None if verdict.file is None else Place(verdict.file, verdict.line, verdict.function)
         many = "a cancel" if verdict.cancels == 1 else f"{verdict.cancels} cancels"
         self._note(
@@ -591,7 +601,19 @@ _JOIN = "join it, or shut its executor down, before the test ends"
 _CLOSE = "close it where it is opened: `with`, `async with` or try/finally; for streams also await wait_closed()"
 _CLOSE_LOOP = "run it in asyncio.Runner, or close it"
 
+_FRAMEWORKS = {"TestRunner._run_tests_and_fixtures"}
+"""Tasks of test frameworks, by their coroutine, that end with their loop: anyio's."""
 _RESOURCES = ("unclosed", "Unclosed", "subprocess ")
+
+
+def _is_reported(task: Any) -> bool:
+    return hasattr(task, "_loopwright_reported")
+
+
+def _set_reported(task: Any) -> None:
+    """A note on the task itself: weak references are cleared before the task says that it is destroyed."""
+    with contextlib.suppress(AttributeError):
+        task._loopwright_reported = True
 
 
 def _task_name(task: Any) -> str:

@@ -128,9 +128,13 @@ class CancelWatch:
         """``task`` is about to be cancelled: the next CancelledError in it is that cancel."""
         self._records[task] = _Record(armed=True)
 
-    def forget(self) -> None:
-        """Forgets all tasks; call it between runs."""
-        self._records.clear()
+    def forget(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Forgets all tasks, or those of a loop that have ended; call it between runs."""
+        if loop is None:
+            self._records.clear()
+        else:
+            for task in [task for task in self._records if task.done() and task.get_loop() is loop]:
+                del self._records[task]
 
     def suspects(self) -> list[Task]:
         """The tasks that handled a cancel, in no order; usually most of them let it go again."""
