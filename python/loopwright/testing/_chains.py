@@ -3,9 +3,9 @@
 Works for suspended tasks and for the running one, on any asyncio loop, and changes nothing in the program that it
 looks at. How the chain is followed through objects that hide theirs is told in :mod:`loopwright.testing._awaits`.
 
-Measured (CPU time for one suspended task, CPython 3.13, a machine under load): :func:`chain` 9, 20 and 50 us at a depth
-of 3, 7 and 22 links; :func:`where` 12, 18 and 38 us; :func:`waits_for` 10, 16 and 39 us. The text of a deadlock of
-three tasks takes 1 ms, of 5,000 alike 0.2 s.
+Measured (CPU time for one suspended task, CPython 3.11 to 3.15, a machine under load): :func:`chain` 5-10, 10-26 and
+25-62 us at a depth of 3, 7 and 22 links; :func:`where` 10-15, 18-32 and 22-48 us. The text of a deadlock of three tasks
+takes 1 ms, of 5,000 alike 0.2-0.4 s.
 """
 
 from __future__ import annotations
