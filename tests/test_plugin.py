@@ -290,6 +290,7 @@ def test_fixtures_of_every_form_work(pytester: pytest.Pytester) -> None:
             @pytest.mark.loopwright(seeds=3)
             @pytest.mark.parametrize("number", [1, 2])
             async def test_method(self, number, pair, letter, request):
+                assert self.here, "fixtures and test have one instance"
                 assert pair == (letter, ["base", "overridden", "always"])
                 assert request.getfixturevalue("pair") is pair
 

@@ -444,7 +444,7 @@ def _where(task: asyncio.Task[Any]) -> tuple[str, int, str, str]:
         return "", 0, "", "ends"
     file, line = "", 0
     for frame, number in traceback.walk_tb(error.__traceback__):
-        if not is_library(str(frame.f_globals.get("__name__", ""))):
+        if not is_library(str(frame.f_globals.get("__name__", ""))) and "__tracebackhide__" not in frame.f_locals:
             file, line = frame.f_code.co_filename, number
     return file, line, source_line(file, line), f"raises {type(error).__name__}: {error}".splitlines()[0]
 

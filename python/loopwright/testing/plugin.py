@@ -340,7 +340,8 @@ class LoopwrightFunction(pytest.Function):
         self.fixtures = Fixtures(self)
         error: BaseException | None = None
         try:
-            await self._test(**await self.fixtures.set_up(), **given)
+            arguments = await self.fixtures.set_up()
+            await self._test(**arguments, **given)
         except (*NO_FAILURES, *_examples.control_exceptions()) as outcome:
             self.outcome = outcome
         except BaseException as raised:
