@@ -625,4 +625,4 @@ def test_sweep(cell: Cell) -> None:
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_cancels(closing, cancels(cell=cell != PLAIN, share=0.2), **in_cell(cell))
+    random_cancels(closing, cancels(cell=cell != PLAIN, share=0.2), level="task", **in_cell(cell))

@@ -411,11 +411,11 @@ def test_sweep(victim: str) -> None:
 
 
 def test_random_cancels() -> None:
-    random_cancels(family, cancels(share=0.25))
+    random_cancels(family, cancels(share=0.25), level="task")
 
 
 def test_random_cancels_in_every_cell(cell: Cell) -> None:
-    random_cancels(family, min(cancels(cell=True, share=0.25), 2_000), seed=2, **in_cell(cell))
+    random_cancels(family, min(cancels(cell=True, share=0.25), 2_000), seed=2, level="task", **in_cell(cell))
 
 
 def test_the_guides_sleep_swallows_what_ours_raises(cell: Cell) -> None:

@@ -1239,7 +1239,7 @@ def storm(isolate: bool, form: str) -> Any:
 
 @pytest.mark.parametrize("form", ["list", "iterator"])
 def test_random_cancels(form: str, isolate: bool) -> None:
-    random_cancels(storm(isolate, form), cancels(share=0.25))
+    random_cancels(storm(isolate, form), cancels(share=0.25), level="task")
 
 
 def test_random_cancels_in_every_cell(cell: Cell, isolate: bool) -> None:
@@ -1248,7 +1248,7 @@ def test_random_cancels_in_every_cell(cell: Cell, isolate: bool) -> None:
 
     delivered = cancels(cell=True, share=0.25)
     for form in ("list", "iterator"):
-        random_cancels(storm(isolate, form), delivered, seed=7, loop_factory=cell.new_loop, setup=setup)
+        random_cancels(storm(isolate, form), delivered, seed=7, loop_factory=cell.new_loop, setup=setup, level="task")
 
 
 def test_the_virtual_clock_drives_it() -> None:

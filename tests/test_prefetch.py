@@ -404,11 +404,13 @@ def test_sweep(kind: str, fails: bool) -> None:
 
 @pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
 def test_random_cancels(kind: str, fails: bool) -> None:
-    random_cancels(play_of(kind, fails), cancels(share=0.25))
+    random_cancels(play_of(kind, fails), cancels(share=0.25), level="task")
 
 
 def test_random_cancels_in_every_cell(cell: Cell, kind: str) -> None:
     def setup(loop: asyncio.AbstractEventLoop) -> None:
         loop.set_debug(cell.debug)
 
-    random_cancels(play_of(kind, False), cancels(cell=True, share=0.5), loop_factory=cell.new_loop, setup=setup)
+    random_cancels(
+        play_of(kind, False), cancels(cell=True, share=0.5), loop_factory=cell.new_loop, setup=setup, level="task"
+    )

@@ -204,9 +204,11 @@ def test_a_cancel_at_every_step(scenario: Any, victim: str) -> None:
 
 @pytest.mark.parametrize("scenario", [timeouts_under_random_cancels, a_service_under_random_cancels])
 def test_random_cancels(scenario: Any) -> None:
-    random_cancels(scenario, cancels(share=0.1), seed=5)
+    random_cancels(scenario, cancels(share=0.1), seed=5, level="task")
 
 
 def test_random_cancels_in_every_cell(cell: Cell) -> None:
     if cell != PLAIN:
-        random_cancels(a_service_under_random_cancels, cancels(cell=True, share=0.2), seed=6, **in_cell(cell))
+        random_cancels(
+            a_service_under_random_cancels, cancels(cell=True, share=0.2), seed=6, level="task", **in_cell(cell)
+        )

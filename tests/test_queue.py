@@ -198,12 +198,12 @@ SHARES = {("native", Queue): 0.5, ("native", PriorityQueue): 0.1, ("native", Lif
 @each_class
 @pytest.mark.parametrize("how", HOWS)
 def test_promise_6_items_got_and_left_are_items_put_under_random_cancels(make: type[Queue[Any]], how: str) -> None:
-    random_cancels(traffic(make, how), cancels(share=SHARES.get((how, make), 0.05)), seed=6)
+    random_cancels(traffic(make, how), cancels(share=SHARES.get((how, make), 0.05)), seed=6, level="task")
 
 
 def test_promise_6_in_every_cell(cell: Cell) -> None:
     if cell != PLAIN:
-        random_cancels(traffic(Queue), cancels(cell=True), seed=7, **in_cell(cell))
+        random_cancels(traffic(Queue), cancels(cell=True), seed=7, level="task", **in_cell(cell))
 
 
 async def getters_and_an_item(play: Play) -> None:
@@ -1081,7 +1081,7 @@ def test_a_subclass_that_raises_and_comes_back() -> None:
 
 
 def test_subclasses_keep_their_items_under_cancels() -> None:
-    random_cancels(traffic(ReversedTuples), cancels(share=0.02), seed=8)
+    random_cancels(traffic(ReversedTuples), cancels(share=0.02), seed=8, level="task")
 
 
 class ReversedTuples(LifoQueue[Any]):

@@ -885,7 +885,7 @@ def test_sweep(cell: Cell, victim: str, scenario: Any) -> None:
 
 @pytest.mark.parametrize("scenario", [limited_group, failing_group, cancelled_group, nested_groups])
 def test_random_cancels(cell: Cell, scenario: Any) -> None:
-    random_cancels(scenario, cancels(cell=cell != PLAIN, share=0.25), **in_cell(cell))
+    random_cancels(scenario, cancels(cell=cell != PLAIN, share=0.25), level="task", **in_cell(cell))
 
 
 # ------------------------------------------------------------------------------- anyio

@@ -252,11 +252,11 @@ async def storm(play: Play) -> None:
 
 
 def test_random_cancels() -> None:
-    random_cancels(storm, cancels(share=0.25))
+    random_cancels(storm, cancels(share=0.25), level="task")
 
 
 def test_random_cancels_in_every_cell(cell: Cell) -> None:
-    random_cancels(storm, min(cancels(cell=True, share=0.25), 2_000), seed=1, **in_cell(cell))
+    random_cancels(storm, min(cancels(cell=True, share=0.25), 2_000), seed=1, level="task", **in_cell(cell))
 
 
 # -------------------------------------------------------------------- nesting and deadlines

@@ -104,7 +104,7 @@ class Track:
     @property
     def label(self) -> str:
         """Its name for people: tasks that nobody named are told by their function and lane."""
-        return self.name if not _UNNAMED.fullmatch(self.name) else f"{self.function} ({self.lane})"
+        return self.name if self.spawned or not _UNNAMED.fullmatch(self.name) else f"{self.function} ({self.lane})"
 
 
 class Play:
@@ -273,8 +273,17 @@ class Play:
             self._sim.inject("", self._due - self._steps, self._rung)
 
     def _rung(self, _task: object) -> None:
-        if self.steps >= self._due:
+        sim = self._sim
+        assert sim is not None
+        steps = self._steps + sim.steps
+        if steps < self._due:
+            return
+        if self._plan is None or steps >= STEP_LIMIT:
             self._reached()
+            return
+        due = self._due = self._plan(self)
+        if due < STEP_LIMIT:
+            sim.inject("", due - self._steps, self._rung)
 
     def _deliver(self, track: Track) -> bool:
         """Cancels a task now; tells whether it accepted that."""
@@ -300,12 +309,20 @@ class Play:
         self._adopt = self._lane_of = self._everybody = self._plan = self._victims = None
         del self._track_of
 
-    def _targets(self) -> list[Track]:
-        """The tasks that random cancels may meet."""
+    def _anybody(self, roll: Callable[[], float]) -> Track | None:
+        """Somebody who lives, at random, for a random cancel."""
         if self._everybody is not None:
-            return self._everybody()
-        self._alive = [entry for entry in self._alive if not entry[1].done()]
-        return [track for track, _ in self._alive]
+            everybody = self._everybody()
+            return everybody[int(roll() * len(everybody))] if everybody else None
+        alive = self._alive
+        while alive:
+            index = int(roll() * len(alive))
+            track, task = alive[index]
+            if not task.done():
+                return track
+            alive[index] = alive[-1]  # it is not asked again
+            alive.pop()
+        return None
 
 
 # Where a task stands

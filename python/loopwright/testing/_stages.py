@@ -15,7 +15,7 @@ import gc
 import os
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -279,7 +279,7 @@ class Stage:
         play._plan, play._places = orders.plan, orders.places
         play._wake_at(min(orders.due, STEP_LIMIT))
         play._recording, play._marks, play._victims = orders.recording, orders.marks, orders.victims
-        files = open_files() if orders.leaks else {}
+        files = open_files() if orders.leaks else set()
         track = Track("0", scenario)
         track.name = "main"
         try:
@@ -719,25 +719,24 @@ def is_only(error: BaseException, kinds: tuple[type[BaseException], ...]) -> boo
     return isinstance(error, BaseExceptionGroup) and all(is_only(inner, kinds) for inner in error.exceptions)
 
 
-def _new_files(before: dict[int, str]) -> list[str]:
+def _new_files(before: set[str]) -> list[str]:
     """The files that were opened and are open still."""
     after = open_files()
     if len(after) > len(before):
         gc.collect()
         after = open_files()
-    return [name for number, name in after.items() if before.get(number) != name] if len(after) > len(before) else []
+    if len(after) <= len(before):
+        return []
+    return [os.readlink(f"/proc/self/fd/{number}") for number in sorted(after - before)]
 
 
-def open_files() -> dict[int, str]:
-    """The open file descriptors of this process, and of what; empty where the system does not tell."""
-    return dict(_open_files())
-
-
-def _open_files() -> Iterator[tuple[int, str]]:
+def open_files() -> set[str]:
+    """The numbers of this process's open files; empty where the system does not tell."""
     try:
-        numbers = os.listdir("/proc/self/fd")
+        numbers = set(os.listdir("/proc/self/fd"))
+        probe = os.open(os.devnull, os.O_RDONLY)  # it gets the number that the list itself had
     except OSError:
-        return
-    for number in numbers:
-        with contextlib.suppress(OSError):
-            yield int(number), os.readlink(f"/proc/self/fd/{number}")
+        return set()
+    os.close(probe)
+    numbers.discard(str(probe))
+    return numbers

@@ -213,8 +213,8 @@ def _gap(roll: Callable[[], float], chance: float) -> Callable[[], int]:
 
 def _anybody(gap: Callable[[], int], roll: Callable[[], float]) -> Callable[[Play], int]:
     def plan(play: Play) -> int:
-        if alive := play._targets():
-            play._deliver(alive[int(roll() * len(alive))])
+        if (track := play._anybody(roll)) is not None:
+            play._deliver(track)
         return play.steps + gap()
 
     return plan
