@@ -1,7 +1,7 @@
 """Slices of the suites of aiohttp, anyio and httpx under the leak checks, in `make stress`: every report is true.
 
-What they brought to light stands in ``docs/leaks.md``, with the reason why it is no false alarm; a report that is not
-there fails. The source distributions come from the package registry; nothing else is fetched.
+What they brought to light stands in ``docs/testing-leaks.md``, with the reason why it is no false alarm; a report that
+is not there fails. The source distributions come from the package registry; nothing else is fetched.
 """
 
 from __future__ import annotations
