@@ -169,3 +169,16 @@ def test_sets_of_tasks_are_in_the_order_of_creation_in_every_run() -> None:
         await asyncio.wait(tasks)
 
     assert explore(test, seeds=50).schedules == 50
+
+
+def test_a_failure_that_depends_on_a_thread_is_told_as_itself() -> None:
+    """Not as nondeterminism of the test: no schedule decides when the thread answers."""
+    runs = itertools.count(1)
+
+    async def fails_once() -> None:
+        await asyncio.to_thread(time.sleep, 0.001)
+        assert next(runs) != 3
+
+    with pytest.raises(AssertionError) as caught:
+        explore(fails_once, seeds=10)
+    assert "threads or servers take part in this test" in "".join(caught.value.__notes__)

@@ -42,7 +42,10 @@ _VERSION = "lw1"
 _DELAYS_INSTEAD = 2
 """Of delay bounding, where dpor cannot be had."""
 _SHRINK_RUNS = 500
-"""Runs that shrinking may take: a fraction of a second for a test of some milliseconds."""
+"""Runs that shrinking may take: a fraction of a second for a test of some milliseconds, ..."""
+_SHRINK_SECONDS = 20.0
+"""... and seconds of real time, for a test with real servers."""
+_UNDECIDED = "threads or servers take part in this test, and when they answer no schedule decides"
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +324,9 @@ def _check_determinism(test: Test[Any], search: _Search, settings: Settings) -> 
     try:
         play(test, again, replace(settings, on_loop=watch))
     except Exception as error:
+        if loops[0]._met_outside:
+            error.add_note(f"loopwright: fails now and then: {_UNDECIDED}")
+            raise
         raise _two_courses(test, schedule, settings) from error
     if again.digest != digest and not loops[0]._met_outside:
         raise _two_courses(test, schedule, settings)
@@ -354,9 +360,15 @@ def _report(
     """Shrinks and repeats the failing schedule; the error to raise."""
     schedules, strategy = found
     schedule = _shrink(test, error, search, settings)
-    rows, again, deviations = _record(test, schedule, settings)
+    rows, again, deviations, outside = _record(test, schedule, settings)
     if again is None or type(again) is not type(error):
-        return _two_courses(test, schedule, settings)
+        if not outside:
+            return _two_courses(test, schedule, settings)
+        error.add_note(
+            f"loopwright: fails under schedule {schedules} of {strategy.name}, and did not when that was run again: "
+            f"{_UNDECIDED}"
+        )
+        return error
     failure = Failure(
         error=again,
         replay=format_replay(settings.level, schedule),
@@ -376,7 +388,8 @@ def _shrink(test: Test[Any], error: BaseException, search: _Search, settings: Se
     simplest = search.schedule
     assert simplest is not None
     shrink = _Shrink(search, _SHRINK_RUNS)
-    while (proposed := _Search.proposed(shrink)) is not None:
+    ends = time.monotonic() + _SHRINK_SECONDS
+    while time.monotonic() < ends and (proposed := _Search.proposed(shrink)) is not None:
         proposed.begin()
         failed = False
         try:
@@ -391,11 +404,15 @@ def _shrink(test: Test[Any], error: BaseException, search: _Search, settings: Se
     return simplest
 
 
-def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[Row], BaseException | None, int]:
-    """Runs one schedule with every step written down."""
+def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[Row], BaseException | None, int, bool]:
+    """Runs one schedule with every step written down; also tells how far it was from asyncio's own order, and whether
+    threads or servers took part.
+    """
     rows: list[Row] = []
+    loops: list[SimLoop] = []
 
     def watch(loop: SimLoop) -> None:
+        loops.append(loop)
         if settings.on_loop is not None:
             settings.on_loop(loop)
 
@@ -428,7 +445,7 @@ def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[
         raise
     except BaseException as failed:
         error = failed
-    return rows, error, search.deviations[0]
+    return rows, error, search.deviations[0], loops[0]._met_outside
 
 
 def _where(task: asyncio.Task[Any]) -> tuple[str, int, str, str]:
