@@ -8,6 +8,7 @@ import importlib
 import itertools
 import math
 import os
+import random
 import socket
 import ssl
 import subprocess
@@ -1409,6 +1410,151 @@ def test_a_network_can_be_put_over_what_others_have_put_on_the_loop() -> None:
         assert seen == ["127.0.0.1"]
 
     run(main)
+
+
+# Random trouble
+
+
+class Judge(Recorder):
+    """Holds a transport to asyncio's contract: made, data, at most one end of stream, lost; pauses in pairs."""
+
+    def __init__(self, others: list[Judge]) -> None:
+        super().__init__()
+        self.sent = b""
+        self.paused = False
+        others.append(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert self.calls == []
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        assert data
+        assert set(self.calls) <= {"made", "data"}
+        super().data_received(data)
+
+    def eof_received(self) -> bool:
+        assert set(self.calls) <= {"made", "data"}
+        return super().eof_received()
+
+    def pause_writing(self) -> None:
+        assert not self.paused
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        assert self.paused
+        self.paused = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert "made" in self.calls
+        super().connection_lost(exc)
+
+
+def trouble(net: SimNet, dice: random.Random) -> None:
+    """Something goes wrong, or right again."""
+    name = dice.choice(["a", "b"])
+    with contextlib.suppress(RuntimeError):  # is down already, or up
+        match dice.randrange(9):
+            case 0:
+                net.partition(name)
+            case 1:
+                net.partition(*dice.sample([name, "main"], 2), one_way=True)
+            case 2:
+                net.heal()
+            case 3:
+                net.reset(name)
+            case 4:
+                net.half_open(name)
+            case 5:
+                net.crash(name, silent=dice.random() < 0.5)
+                net.at(net.now() + dice.random() * 30, net.restart, name)
+            case 6:
+                net.freeze(name)
+            case 7:
+                net.thaw(name)
+            case 8:
+                net.link(name, latency=dice.random() / 5, loss=dice.random() / 2)
+
+
+async def meddle(judge: Judge, dice: random.Random) -> None:
+    """Does something with a transport that may be done with it."""
+    transport = judge.transport
+    match dice.randrange(12):
+        case 0 | 1:
+            transport.pause_reading()
+        case 2 | 3 | 4:
+            transport.resume_reading()
+        case 5:
+            transport.close()
+        case 6:
+            transport.abort()
+        case 7:
+            if not transport.is_closing():
+                transport.write_eof()
+        case _:
+            if not transport.is_closing() and transport.can_write_eof() and not getattr(transport, "_eof", False):
+                data = dice.randbytes(dice.choice([1, 100, 30_000]))
+                judge.sent += data
+                transport.write(data)
+    await asyncio.sleep(dice.choice([0, 0.001, 0.1, 3]))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_goes_wrong_streams_keep_their_promises(seed: int) -> None:
+    """What arrives is a beginning of what was sent, every connection ends once, and nothing is left over."""
+    dice = random.Random(seed)
+    settings = {
+        "latency": dice.choice([0.0, 0.01, uniform(0.001, 0.1), exponential(0.01, 0.05)]),
+        "loss": dice.choice([0.0, 0.1, 0.4]),
+        "bandwidth": dice.choice([None, 20_000]),
+        "fragment": dice.choice([0.0, 0.5]),
+        "window": dice.choice([1, 100, 10_000, 200_000]),
+        "give_up": dice.choice([5, 60, 924.6]),
+    }
+
+    async def main(net: SimNet) -> None:
+        loop = asyncio.get_running_loop()
+        errors: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        judges: list[Judge] = []
+        clients: list[Judge] = []
+
+        async def serve() -> None:
+            async with await loop.create_server(lambda: Judge(judges), port=80) as listening:
+                await listening.serve_forever()
+
+        async def client() -> None:
+            with contextlib.suppress(OSError):
+                await loop.create_connection(lambda: Judge(clients), dice.choice(["a", "b"]), 80)
+            for _ in range(10):
+                made = [judge for judge in [*judges, *clients] if judge.calls and "lost" not in judge.calls]
+                await (meddle(dice.choice(made), dice) if made else asyncio.sleep(1))
+
+        for name in ("a", "b"):
+            net.host(name).run(serve)
+        for _ in range(dice.randrange(8)):
+            net.at(0.01 + dice.random() * 20, trouble, net, dice)
+        await asyncio.sleep(0.001)
+        await asyncio.gather(*(client() for _ in range(8)))
+        await asyncio.sleep(60)
+        net.heal()
+        for host in net.hosts():
+            net.thaw(host.name)
+        for judge in [*judges, *clients]:
+            if "lost" not in judge.calls:
+                judge.transport.abort()
+        await asyncio.sleep(2_000)
+        assert {judge.calls[-1] for judge in [*judges, *clients]} <= {"lost"}
+        assert net.connections() == []
+        accepted = {judge.transport.get_extra_info("peername"): judge for judge in judges}
+        for one in clients:
+            other = accepted.get(one.transport.get_extra_info("sockname"))
+            if other is not None:
+                assert one.sent.startswith(other.data)
+                assert other.sent.startswith(one.data)
+        assert errors == []
+
+    simulated(main, seed=seed, schedule=seed if seed % 2 else None, **settings)
 
 
 # The same seed is the same run

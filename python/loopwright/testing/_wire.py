@@ -349,6 +349,7 @@ class End:
         """The path is cut: try again later, more and more rarely, and give up in the end."""
         if any(item is RST for _, item in self.flight):
             self._forget()  # a reset is said once
+            self.peer.probe()
             return
         if self.timer is not None:
             self.timer.cancel()
@@ -358,6 +359,14 @@ class End:
             self.net.count("stall", self)
         wait = min(self.backoff, max(0.0, self.stalled + self.net.give_up - now))
         self.timer = self.net.call_at(now + wait, self._retry, self.context)
+
+    def probe(self) -> None:
+        """Who waits for room asks now and again whether there is some. That matters, and is done, only when the path is
+        cut or the peer is gone: then the silence ends the connection.
+        """
+        gone = self.link.down or self.peer.link.down or self.void or self.peer.closed or self.peer.broken
+        if self.outbox and self.timer is None and not self.broken and gone:
+            self._stall()
 
     def _retry(self) -> None:
         self.timer = None
@@ -383,6 +392,9 @@ class End:
             return
         self.stalled = None
         self.net.count("resume", self)
+        if self.outbox and not self.flight and (self.peer.closed or self.peer.broken):
+            self.peer.refuse()
+            return
         self.unacked -= self.held
         self.held = 0
         if self.flight:
@@ -404,6 +416,7 @@ class End:
         self._forget()
         if self.user is not None:
             self.user.failed(writing)
+        self.peer.probe()
 
     def refuse(self) -> None:
         """Answers a packet for a connection that is no more: the sender gets a reset."""
@@ -416,6 +429,9 @@ class End:
         self.net.call_at(self.net.time() + self.link.delay(), lambda: peer.fail(error), peer.context)
 
     def _forget(self) -> None:
+        if self.flight and self.flight[0][1] is OPEN:
+            self.peer.closed = True  # the handshake never ended, and the server's kernel has forgotten it
+            self.net.forget(self.peer)
         for timer in (self.timer, self.ack_timer):
             if timer is not None:
                 timer.cancel()

@@ -71,6 +71,9 @@ MAIN: Final = "main"
 ANY: Final = "0.0.0.0"
 LOOPBACK: Final = ("127.0.0.1", "::1")
 
+CLOSING: Final = 1.0
+"""Seconds that the programs of hosts get to say good-bye when the network is closed."""
+
 METHODS: Final = (
     "create_connection",
     "create_server",
@@ -394,7 +397,11 @@ class SimNet:
             while left := [task for task, host in self._placed() if host.name != MAIN]:
                 for task in left:
                     _end(task, "the simulated network was closed")
-                await asyncio.wait(left)
+                _, late = await asyncio.wait(left, timeout=CLOSING)
+                if late:  # a server waits for its clients
+                    for end in [end for end in self._ends if end.host.name != MAIN]:
+                        end.vanish()
+                    await asyncio.wait(late)
         finally:
             self.uninstall()
         await asyncio.sleep(0)  # what was broken off is told
@@ -522,6 +529,8 @@ class SimNet:
     def _reroute(self) -> None:
         for names, link in self._links.items():
             link.down = self._is_down(names)
+        for end in list(self._ends):
+            end.probe()
 
     # Faults
 
@@ -642,6 +651,8 @@ class SimNet:
         for end in ends:
             self._note("half-open", end.label)
             end.void = end.peer.void = True
+            end.probe()
+            end.peer.probe()
         return _pairs(ends)
 
     def _between(self, a: Hosts, b: Hosts) -> list[End]:
