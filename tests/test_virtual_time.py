@@ -710,6 +710,29 @@ def test_a_bystander_does_not_hold_time_back() -> None:
 
 
 @linux_only
+def test_an_older_thread_that_waits_for_data_is_outside_unless_it_is_a_bystander() -> None:
+    """Data may come from anywhere, and be for the loop. pytest-xdist's worker has such a thread, which is known."""
+    gate, opener = os.pipe()
+    thread = threading.Thread(target=os.read, args=[gate, 1], name="Listener")
+    thread.start()
+    time.sleep(0.05)
+
+    async def reason() -> str | None:
+        return outside()
+
+    try:
+        said = run(reason)
+        assert said is not None and said.startswith("thread 'Listener' is running")
+        bystander(thread)
+        run(plain_socketpair)
+    finally:
+        os.write(opener, b"x")
+        thread.join()
+        os.close(gate)
+        os.close(opener)
+
+
+@linux_only
 def test_a_loop_in_a_thread_jumps_too() -> None:
     """The main thread waits for it."""
 

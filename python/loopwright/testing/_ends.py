@@ -100,7 +100,7 @@ class Ends:
         Args:
             waited_for: the events that the loop waits for, by descriptor.
             owned: descriptors of the loop that it does not wait for just now: a transport that has paused.
-            is_private: whether nobody else (a thread that sleeps, a child process) has a pipe or socket, by its inode.
+            is_private: whether no other process has a pipe or socket, by its inode. Threads are known to be quiet.
 
         Returns:
             None if none can, else which, in words; and whether that is only until something that is under way between

@@ -87,7 +87,7 @@ class Quiescence(asyncio.SelectorEventLoop):
         return None
 
     def _is_private(self, inode: int) -> bool:
-        return not (self._threads.has_sleepers or self._children.hold(inode))
+        return not self._children.hold(inode)
 
     # Executor jobs
 

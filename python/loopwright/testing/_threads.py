@@ -3,11 +3,12 @@
 Lives here: the proof that no other thread can act before this one does something, and which children are alive. Does
 not live here: file descriptors (:mod:`._ends`), what follows for the time (:mod:`._quiescence`).
 
-The proof, on Linux: a thread that has used no CPU time since some moment has not run since; one that the system lists
-as sleeping has not been woken either. If that holds for all the others over a moment in which this thread let go of the
-interpreter lock, none of them waits for that lock, so each is blocked where its Python frame says; and if what it is
-blocked in ends only when another thread gives it something, it stays blocked until this one does. Frames alone would
-prove nothing: a worker that has just taken a job and waits for the lock looks like one that waits for a job.
+The proof, on Linux: the kernel counts how often a thread was put on a CPU, so one whose count stands still has not run;
+one that is listed as sleeping has not been woken either. If both hold for all the others over a moment in which this
+thread let go of the interpreter lock, none of them waits for that lock, so each is blocked where its Python frame says;
+and if what it is blocked in ends only when another thread gives it something, it stays blocked until this one does.
+Frames alone would prove nothing: a worker that has just taken a job and waits for the lock looks like one that waits
+for a job.
 """
 
 from __future__ import annotations
@@ -79,6 +80,20 @@ def _cpu_time(tid: int) -> int:
         return -1
 
 
+def _runs(tid: int) -> object:
+    """What changes whenever a thread runs; None when it has ended.
+
+    The kernel counts how often it was put on a CPU. CPU time alone would not do: on a virtual machine whose host is
+    busy, short runs take none.
+    """
+    if not _COUNTS_RUNS:
+        return _cpu_time(tid)
+    try:
+        return _read(f"{_TASKS}/{tid}/schedstat")
+    except OSError:
+        return None
+
+
 def _read(path: str) -> bytes:
     """A file of the kernel's; open() takes five times as long."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -97,15 +112,18 @@ def _sleeps(tid: int) -> bool:
 
 
 def _sleeps_on_a_lock(tid: int) -> bool:
-    """Whether a sleeping thread waits for a lock (or the time), not for data."""
+    """Whether a thread waits for a lock, or for a time to pass, and not for data, which may come from anywhere."""
     try:
-        return _read(f"{_TASKS}/{tid}/wchan").startswith((b"futex", b"hrtimer", b"do_nanosleep"))
+        where = _read(f"{_TASKS}/{tid}/wchan")
     except OSError:
-        return False
+        where = b""
+    if where in (b"", b"0"):  # it runs, or this kernel does not tell
+        return _sleeps(tid)
+    return where.startswith((b"futex", b"hrtimer", b"do_nanosleep"))
 
 
 def _has_proofs() -> bool:
-    """Whether this system shows threads, and counts their CPU time exactly."""
+    """Whether this system shows threads, and tells when they run."""
     try:
         own = threading.get_native_id()
         return os.stat(_TASKS).st_nlink >= _ONE_THREAD and not _sleeps(own) and _cpu_time(own) != _cpu_time(own)
@@ -113,7 +131,15 @@ def _has_proofs() -> bool:
         return False
 
 
+def _counts_runs() -> bool:
+    try:
+        return int(_read(f"{_TASKS}/{threading.get_native_id()}/schedstat").split()[2]) > 0
+    except (OSError, IndexError):
+        return False
+
+
 _CAN_ASK_FOR_CHILDREN = hasattr(os, "waitid")
+_COUNTS_RUNS = _counts_runs()
 _PROOFS = sys.platform == "linux" and _has_proofs()
 
 
@@ -214,24 +240,23 @@ class Threads:
     """The other threads, from the moment on at which this was made."""
 
     def __init__(self) -> None:
-        self._older: dict[int, int] = {}
+        self._older: dict[int, object] = {}
         self._older_objects: Iterable[threading.Thread] = ()
-        self._idle: dict[int, tuple[int, Callable[[], bool]]] = {}
+        self._idle: dict[int, tuple[object, Callable[[], bool]]] = {}
+        self._bystanders: dict[int, bool] = {}
         self._last: int | None = None
-        self.has_sleepers = False
-        """As of the last look: a thread is let be for having slept all the time, where data could yet wake it."""
         if not _PROOFS:
             self._older_objects = weakref.WeakSet(threading.enumerate())
         elif os.stat(_TASKS).st_nlink != _ONE_THREAD:
-            self._older = _asleep_with_cpu_time()
+            self._older = _asleep_with_runs()
 
     def running(self) -> str | None:
         """None when no other thread can act before this one does; else which, in words.
 
-        Threads that slept through all the time since this was made are let be: they know nothing of the loop. So are
-        idle workers of pools, threads blocked in ``Queue.get()`` and the like, and bystanders.
+        Threads that waited through all the time since this was made are let be, as they know nothing of the loop; not
+        those that wait for data, which may bring them something for it. So are idle workers of pools, threads blocked
+        in ``Queue.get()`` and the like, and bystanders.
         """
-        self.has_sleepers = False
         if not _PROOFS:
             return self._running_by_frames()
         count = os.stat(_TASKS).st_nlink - _ONE_THREAD
@@ -253,13 +278,16 @@ class Threads:
         suspects = [tid for tid in others if not self._is_known_to_sleep(tid)]
         if not suspects:
             return None
-        before = {tid: _cpu_time(tid) for tid in others}
+        asleep = {tid for tid in others if _sleeps(tid)}
+        before = {tid: _runs(tid) for tid in others}
+        # One that slept when it was looked at may have been woken since, by one that was looked at after it.
+        suspects += [tid for tid in others if tid not in suspects and before[tid] != self._runs_when_asleep(tid)]
         threads = {thread.native_id: thread for thread in threading.enumerate()}
         pools = _process_pool_threads(threads.values())
-        idle: dict[int, tuple[int, Callable[[], bool]]] = {}
+        idle: dict[int, tuple[object, Callable[[], bool]]] = {}
         for tid in [tid for tid in suspects if threads.get(tid) in pools]:
             jobs = pools[threads[tid]]
-            if jobs:
+            if jobs or tid not in asleep:
                 return tid, "a job of a process pool is running"
             idle[tid] = before[tid], functools.partial(operator.not_, jobs)
             suspects.remove(tid)
@@ -271,15 +299,12 @@ class Threads:
             if _is_bystander(thread, frame):
                 continue
             still = _unless_woken(thread, frame, tid)
-            if still is None:
+            if still is None or tid not in asleep:
                 return tid, _name(thread, frame, tid)
             idle[tid] = before[tid], still
-        if not idle:
-            return None
-        sleep(0)  # lets go of the interpreter lock: whoever waits for it is woken
-        for tid in others:
-            if not _sleeps(tid) or _cpu_time(tid) != before[tid]:
-                return tid, _name(threads.get(tid), frames.get(tid), tid)
+        moved = _moved(before) if idle else None
+        if moved is not None:
+            return moved, _name(threads.get(moved), None, moved)
         self._idle = {tid: known for tid, known in self._idle.items() if tid in before} | idle
         return None
 
@@ -290,16 +315,26 @@ class Threads:
 
     def _is_known_to_sleep(self, tid: int) -> bool:
         idle = self._idle.get(tid)
-        if idle is not None and idle[1]() and _cpu_time(tid) == idle[0]:
+        if idle is not None and idle[1]() and _runs(tid) == idle[0]:
             return True
         older = self._older.get(tid)
-        if older is None or older == -1:
+        if older is None:
             return False
-        is_on_a_lock = _sleeps_on_a_lock(tid)
-        if (is_on_a_lock or _sleeps(tid)) and _cpu_time(tid) == older:
-            self.has_sleepers = self.has_sleepers or not is_on_a_lock
-            return True
-        return False
+        rests = _sleeps_on_a_lock(tid) or (self._is_sleeping_bystander(tid) and _sleeps(tid))
+        return rests and _runs(tid) == older
+
+    def _runs_when_asleep(self, tid: int) -> object:
+        """What a thread had run when it was proven to sleep."""
+        idle = self._idle.get(tid)
+        return self._older.get(tid) if idle is None else idle[0]
+
+    def _is_sleeping_bystander(self, tid: int) -> bool:
+        """pytest-xdist's worker has a thread that reads a pipe, for example: it takes nothing that is a program's."""
+        known = self._bystanders.get(tid)
+        if known is None:
+            threads = {thread.native_id: thread for thread in threading.enumerate()}
+            known = self._bystanders[tid] = _is_bystander(threads.get(tid), _frames_by_tid(threads).get(tid))
+        return known
 
     def _running_by_frames(self) -> str | None:
         frames = sys._current_frames()
@@ -314,15 +349,15 @@ _restless: set[int] = set()
 """Threads that did not go to sleep when a loop waited for that once: the next one does not wait for them again."""
 
 
-_asleep_at: dict[int, int] = {}
-"""At which CPU time a thread was last seen asleep by a loop that was made: most never run again."""
+_asleep_at: dict[int, object] = {}
+"""What a thread had run when a loop that was made last saw it asleep: most never run again."""
 
 
-def _asleep_with_cpu_time() -> dict[int, int]:
-    """The threads that sleep, and their CPU time; those that are just starting get time to go to sleep first."""
+def _asleep_with_runs() -> dict[int, object]:
+    """The threads that sleep, and what they have run; those that are just starting get time to go to sleep first."""
     own = threading.get_native_id()
     threads = [int(tid) for tid in os.listdir(_TASKS)]
-    found = {tid: _cpu_time(tid) for tid in threads}
+    found = {tid: _runs(tid) for tid in threads}
     awake = {tid for tid in threads if tid != own and _asleep_at.get(tid) != found[tid] and not _sleeps(tid)}
     began = monotonic()
     while (starting := awake - _restless) and monotonic() - began < _LONGEST_START:
@@ -332,7 +367,7 @@ def _asleep_with_cpu_time() -> dict[int, int]:
         _restless.update(tid for tid in starting & awake if is_late and _cpu_time(tid) > _YOUNG)
     _restless.update(awake)
     for tid in threads:
-        since = _cpu_time(tid)
+        since = _runs(tid)
         if tid == own or _asleep_at.get(tid) == since:
             found[tid] = since
         elif tid not in awake and _sleeps(tid):
@@ -342,6 +377,15 @@ def _asleep_with_cpu_time() -> dict[int, int]:
     for gone in _asleep_at.keys() - threads:
         del _asleep_at[gone]
     return found
+
+
+def _moved(before: dict[int, object]) -> int | None:
+    """A thread that does not sleep, or has run since then; 0 if one has been started."""
+    sleep(0)  # lets go of the interpreter lock: whoever waits for it is woken
+    for tid, then in before.items():
+        if not _sleeps(tid) or _runs(tid) != then:
+            return tid
+    return None if os.stat(_TASKS).st_nlink - _ONE_THREAD == len(before) else 0
 
 
 def _frames_by_tid(threads: dict[int | None, threading.Thread]) -> dict[int, FrameType]:
