@@ -6,6 +6,7 @@ The bugs pass under asyncio's own order. ``pytest -s`` prints the table.
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -15,6 +16,7 @@ import pytest
 
 import loopwright
 from loopwright.testing import Exploration, explore, replay, run, strategies
+from loopwright.testing._explore import Settings, play
 from loopwright.testing.strategies import Strategy
 
 Test = Callable[[], Coroutine[Any, Any, object]]
@@ -132,6 +134,7 @@ def search(test: Test, strategy: Strategy) -> str:
     return f"{'proven' if found.covered else 'nothing'} in {found.schedules}"
 
 
+@pytest.mark.default_only
 def test_the_table_of_bugs_and_strategies() -> None:
     for name, test in {**BUGS, **{name: test for name, (test, _) in PROOFS.items()}}.items():
         for strategy in (*STRATEGIES, strategies.dpor(2000)):
@@ -154,6 +157,114 @@ def test_dpor_finds_each_bug_within_a_hundred_schedules(name: str) -> None:
     failure = caught.value.__loopwright__  # type: ignore[attr-defined]
     with pytest.raises(AssertionError):
         replay(BUGS[name], failure.replay)
+
+
+OPERATIONS = [
+    "read",
+    "write",
+    "update",
+    "sleep",
+    "sleep",
+    "lock",
+    "put",
+    "get",
+    "get_nowait",
+    "set",
+    "wait",
+    "cancel",
+    "append",
+    "wait_for_task",
+    "call_soon",
+    "timer",
+    "done",
+]
+
+
+def small_program(seed: int, outcomes: set[Any]) -> Test:  # noqa: PLR0915 (a branch for each operation)
+    """Two or three tasks that do a few random things to what they share; each run adds what came out of it."""
+    lot = random.Random(seed)
+    kit: Any = lot.choice([asyncio, loopwright])
+    programs = [lot.choices(OPERATIONS, k=lot.randint(1, 3)) for _ in range(lot.randint(2, 3))]
+    victim = lot.randrange(len(programs))
+
+    async def main() -> None:  # noqa: PLR0915 (a branch for each operation)
+        seen: list[list[Any]] = [[] for _ in programs]
+        shared: list[Any] = []
+        box: dict[str, Any] = {"value": 0, "count": 0}
+        lock, queue, event = kit.Lock(), kit.Queue(10), kit.Event()
+
+        async def act(me: int, step: int, operation: str) -> None:  # noqa: PLR0912 (a branch for each operation)
+            match operation:
+                case "read":
+                    seen[me].append(box["value"])
+                case "write":
+                    box["value"] = (me, step)
+                case "update":
+                    value = box["value"]
+                    await asyncio.sleep(0)
+                    box["value"] = (me, step, value)
+                case "sleep":
+                    await asyncio.sleep(0)
+                case "lock":
+                    async with lock:
+                        count = box["count"]
+                        await asyncio.sleep(0)
+                        box["count"] = count + 1
+                case "put":
+                    queue.put_nowait((me, step))
+                case "get":
+                    async with asyncio.timeout(5):
+                        seen[me].append(await queue.get())
+                case "get_nowait":
+                    seen[me].append(queue.get_nowait())
+                case "set":
+                    event.set()
+                case "wait":
+                    seen[me].append(event.is_set())
+                    async with asyncio.timeout(7):
+                        await event.wait()
+                case "cancel" if me != victim:
+                    tasks[victim].cancel()
+                case "append":
+                    shared.append((me, step))
+                case "wait_for_task" if me != victim:
+                    await asyncio.wait([tasks[victim]])
+                    seen[me].append("waited")
+                case "call_soon":
+                    asyncio.get_running_loop().call_soon(lambda: shared.append(("callback", me, step)))
+                case "timer":
+                    await asyncio.sleep(1)
+                    shared.append(("timer", me, step))
+                case "done":
+                    seen[me].append(tasks[victim].done())
+
+        async def body(me: int) -> None:
+            for step, operation in enumerate(programs[me]):
+                await act(me, step, operation)
+
+        tasks = [asyncio.create_task(body(me)) for me in range(len(programs))]
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+        outcomes.add(repr((seen, shared, box, queue.qsize(), [type(end).__name__ for end in ends])))
+
+    return main
+
+
+@needs_lines
+@pytest.mark.default_only
+@pytest.mark.parametrize("seeds", [range(10), range(10, 20), range(20, 30)], ids=str)
+def test_dpor_reaches_every_outcome_that_exhaustive_search_reaches(seeds: range) -> None:
+    for seed in seeds:
+        reached: set[Any] = set()
+        found = explore(small_program(seed, reached), strategy=strategies.dpor(1_000), leaks=False)
+        assert found.covered, (seed, found.note)
+        every: set[Any] = set()
+        exhaustive = strategies.delays(1_000).start(0)
+        for _ in range(400):
+            if not exhaustive.begin():
+                break
+            play(small_program(seed, every), exhaustive, Settings())
+        assert every <= reached, seed
 
 
 def proof(test: Test, limit: int = 10_000) -> Exploration:
@@ -272,6 +383,23 @@ def test_dpor_does_not_claim_to_cover_what_threads_do() -> None:
     found = explore(main, strategy="dpor")
     assert not found.covered
     assert "threads" in found.note
+
+
+@needs_lines
+def test_dpor_does_not_claim_to_cover_a_thread_that_never_meets_the_loop() -> None:
+    async def main() -> None:
+        box = {"value": 0}
+
+        def work() -> None:
+            box["value"] = 1
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        while thread.is_alive():  # noqa: ASYNC110 (there is no event: that is the point)
+            await asyncio.sleep(0)
+
+    found = explore(main, strategy=strategies.dpor(1))
+    assert not found.covered
 
 
 @needs_lines

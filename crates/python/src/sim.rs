@@ -908,10 +908,14 @@ impl SimCore {
 }
 
 impl SimCore {
-    /// See `_accessed`; then meetings (see `Scheduler::met`). What another thread touches is not this loop's doing.
+    /// See `_accessed`; then meetings (see `Scheduler::met`). What another thread touches is not this loop's doing, but
+    /// its moment is not known.
     pub fn access(slf: &Bound<'_, Self>, accesses: &[(u32, bool)], meetings: &[u32]) {
         let state = &mut *Self::state(slf);
         if state.thread != Some(std::thread::current().id()) {
+            if state.thread.is_some() {
+                state.scheduler.outside();
+            }
             return;
         }
         for &(location, write) in accesses {

@@ -521,7 +521,7 @@ for _group, _opnames in {
     "look": "MATCH_KEYS MATCH_SEQUENCE MATCH_MAPPING MATCH_CLASS GET_LEN",
     "format": "FORMAT_VALUE FORMAT_SIMPLE FORMAT_WITH_SPEC CONVERT_VALUE",
     "await": "GET_AWAITABLE",
-    "with": "BEFORE_WITH BEFORE_ASYNC_WITH LOAD_SPECIAL",
+    "with": "BEFORE_WITH BEFORE_ASYNC_WITH LOAD_SPECIAL GET_AITER GET_ANEXT",
     "call": "CALL CALL_KW CALL_FUNCTION_EX",
 }.items():
     _GROUPS.update(dict.fromkeys(_opnames.split(), _group))
