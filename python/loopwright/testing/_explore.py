@@ -418,7 +418,7 @@ def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[
 
         def on_step(task: Any, nth: int) -> None:
             if task is not None:
-                file, line, source, what = _where(task)
+                file, line, source, what = _where(task, first=nth == 1)
                 rows.append(
                     Row(
                         step=loop.steps,
@@ -448,7 +448,7 @@ def _record(test: Test[Any], schedule: bytes, settings: Settings) -> tuple[list[
     return rows, error, search.deviations[0], loops[0]._met_outside
 
 
-def _where(task: asyncio.Task[Any]) -> tuple[str, int, str, str]:
+def _where(task: asyncio.Task[Any], *, first: bool) -> tuple[str, int, str, str]:
     """File, line and source of the program's own code at which a task stands, and what it does there."""
     if not task.done():
         place = where(task)
@@ -458,7 +458,10 @@ def _where(task: asyncio.Task[Any]) -> tuple[str, int, str, str]:
         return "", 0, "", "ends cancelled"
     error = getattr(task, "_exception", None)  # exception() would count as somebody having retrieved it
     if error is None:
-        return "", 0, "", "ends"
+        code = getattr(task.get_coro(), "cr_code", None) if first else None  # else the step before says where
+        if code is None:
+            return "", 0, "", "ends"
+        return code.co_filename, code.co_firstlineno, source_line(code.co_filename, code.co_firstlineno), "ends"
     file, line = "", 0
     for frame, number in traceback.walk_tb(error.__traceback__):
         if not is_library(str(frame.f_globals.get("__name__", ""))) and "__tracebackhide__" not in frame.f_locals:
