@@ -14,7 +14,7 @@ from corpus import Program
 from loopwright import testing
 from loopwright.testing import strategies
 
-__all__ = ["STRATEGIES", "Found", "detect", "search", "sweep"]
+__all__ = ["DELAYS", "STRATEGIES", "Found", "detect", "search", "sweep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,13 @@ def _schedule(error: Any) -> int:
     return number
 
 
+DELAYS = 3
+
 STRATEGIES: dict[str, Callable[[int], strategies.Strategy]] = {
     "random": strategies.random,
+    "pct": lambda n: strategies.pct(n, 3),
+    "delays": lambda n: strategies.delays(DELAYS),
+    "dpor": strategies.dpor,
 }
 """By name: a strategy that makes at most so many runs (delay bounding has its own end)."""
 
