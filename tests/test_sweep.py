@@ -27,6 +27,7 @@ from loopwright.testing import (
     SweepReport,
     cancel_sweep,
     random_cancels,
+    replay,
 )
 from loopwright.testing._points import Spot, format_point, parse_point
 
@@ -377,6 +378,22 @@ def test_a_failing_call_is_thrown_only_where_calls_can_fail() -> None:
     assert seen == ["at the sleep"] * report.count("error") == ["at the sleep"] * 2
 
 
+def test_a_failing_call_may_be_told_in_the_words_of_the_library() -> None:
+    class PoolError(Exception):
+        pass
+
+    async def scenario() -> None:
+        async def user() -> None:
+            try:
+                await asyncio.sleep(1)
+            except OSError as error:
+                raise PoolError("no connection") from error
+
+        await asyncio.gather(asyncio.create_task(user()), return_exceptions=True)
+
+    assert cancel_sweep(scenario, waves="error").count("error") == 1
+
+
 def test_a_task_left_behind_is_found() -> None:
     async def scenario() -> None:
         async def child() -> None:
@@ -589,6 +606,10 @@ def test_one_point_can_be_repeated() -> None:
     for point in first:
         (again,) = failures(scenario, only=point.replay)
         assert again == point
+    with pytest.raises(SweepFailure) as failure:
+        replay(scenario, first[0].replay)
+    assert failure.value.report is not None
+    assert failure.value.report.failures == first[:1]
     (again,) = failures(one_item, only=failures(one_item, victims="consumer-1", **STEPS)[0].replay)
     assert again.moment == "step"
 

@@ -490,14 +490,18 @@ def replay(test: Test[T], string: str, *, leaks: bool | Collection[str] = False,
         options: ``virtual_time``, ``timeout``, ``max_steps`` and ``on_loop`` as for :func:`explore`.
 
     Returns:
-        What the test returns, if it passes.
+        What the test returns, if it passes; for the point of a cancel sweep, its report.
 
     Raises:
         ReplayError: the string is not one, or of another version, or the test has changed so that the schedule does not
             fit it any more.
         Exception: what the test raises, with the note and the :class:`Failure` that :func:`explore` gives it.
     """
-    level, schedule, _point = parse_replay(string)
+    level, schedule, point = parse_replay(string)
+    if point:
+        from loopwright.testing._sweep import cancel_sweep  # noqa: PLC0415 (it is built on this module)
+
+        return cancel_sweep(test, only=string, leaks=bool(leaks))  # type: ignore[return-value]
     search = _Search.replay(schedule)
     search.begin()
     with _checks(leaks, light=True) as checks:

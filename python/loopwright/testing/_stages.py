@@ -35,7 +35,7 @@ from loopwright.testing._play import (
 )
 from loopwright.testing.errors import Deadlock, Livelock
 
-__all__ = ["AnyLoop", "Boundary", "Orders", "Simulated", "Stage"]
+__all__ = ["AnyLoop", "Boundary", "Orders", "Simulated", "Stage", "comes_of", "is_only"]
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 Setup = Callable[[asyncio.AbstractEventLoop], object]
@@ -425,7 +425,7 @@ class Stage:
                 continue
             asked = not getattr(task, "_log_traceback", False)
             error = task.exception()  # it is told here, and not once more
-            if not asked and error is not None and not is_only(error, expected):
+            if not asked and error is not None and not comes_of(error, expected):
                 play._trouble.append(f"nobody asked {track.label} for its exception ({error!r})")
 
     def _clean_up(self, play: Play) -> None:
@@ -717,6 +717,11 @@ def is_only(error: BaseException, kinds: tuple[type[BaseException], ...]) -> boo
     if isinstance(error, kinds):
         return True
     return isinstance(error, BaseExceptionGroup) and all(is_only(inner, kinds) for inner in error.exceptions)
+
+
+def comes_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    """The same, or raised from one of these, as libraries do that have errors of their own."""
+    return is_only(error, kinds) or (error.__cause__ is not None and comes_of(error.__cause__, kinds))
 
 
 def _new_files(before: set[str]) -> list[str]:

@@ -30,7 +30,17 @@ from loopwright.testing._points import (
     parse_point,
     source_line,
 )
-from loopwright.testing._stages import AnyLoop, Boundary, LoopFactory, Orders, Setup, Simulated, Stage, is_only
+from loopwright.testing._stages import (
+    AnyLoop,
+    Boundary,
+    LoopFactory,
+    Orders,
+    Setup,
+    Simulated,
+    Stage,
+    comes_of,
+    is_only,
+)
 from loopwright.testing._swallow import CAN_TELL_LINES, CancelWatch
 from loopwright.testing.errors import SweepFailure
 
@@ -130,7 +140,7 @@ def cancel_sweep(  # noqa: PLR0913 (each is a setting of its own)
         level, sweep.schedule, only = parse_replay(only)
     sweep.level = level
     with _stage(level, loop_factory, setup, patience) as sweep.stage:
-        sweep.record()
+        sweep.record(alone=only is not None)
         if only is not None:
             sweep.repeat(parse_point(only))
         elif at == "step":
@@ -321,8 +331,8 @@ class _Sweep:
 
     # The recorded run
 
-    def record(self) -> None:
-        """Runs it with nobody cancelled: it has to pass."""
+    def record(self, *, alone: bool = False) -> None:
+        """Runs it with nobody cancelled: it has to pass. The victim of one point ``alone`` is named there."""
         asked = self.victims if callable(self.victims) else None
         play = self.run(self.orders(recording=True, victims=asked))
         left = {track.label for track in play._left if not track.spawned}
@@ -332,7 +342,7 @@ class _Sweep:
             raise SweepFailure(f"{self.name} fails without any cancel: {verdict}: {detail}")
         self.calm.tracks = play._tracks
         self.chosen = [track for track in self.calm.tracks.values() if self._is_victim(track)]
-        if not self.chosen:
+        if not self.chosen and not alone:
             there = sorted({track.label for track in self.calm.tracks.values() if track.lane != "0"})
             raise ValueError(
                 f"{self.name} has no task {'' if self.victims is None else f'like {self.victims!r} '}to cancel; it has "
@@ -590,14 +600,14 @@ class _Sweep:
                 return None
             return "error", "the scenario ended cancelled, and nobody had cancelled anything"
         error = main.exception()
-        if error is None or is_only(error, (*expected, *self.allow)):
+        if error is None or comes_of(error, expected) or is_only(error, self.allow):
             return None
         if isinstance(error, AssertionError):
             return "invariant", f"AssertionError: {error}" if str(error) else "an assert of the scenario failed"
         return "error", f"the scenario ended in {error!r}"
 
     def _may_end_in(self, track: Track, error: BaseException, expected: tuple[type[BaseException], ...]) -> bool:
-        if is_only(error, (*expected, *track.allow, *self.allow)):
+        if comes_of(error, expected) or is_only(error, (*track.allow, *self.allow)):
             return True
         calm = self.calm.tracks.get(track.lane)
         return calm is not None and calm.outcome == type(error).__name__
