@@ -38,7 +38,6 @@ work: take the times for their order of magnitude. `PYTHONPATH=tests python -m c
 """
 
 ORDER = f"""\
-
 ## Defects of order
 
 None of them fails when tasks run first in, first out, as in an ordinary test. The numbers are the run in which it was
