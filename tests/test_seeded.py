@@ -129,6 +129,7 @@ def everything_patched() -> list[Any]:
         os.urandom,
         *vars(time).values(),
         *(vars(datetime.datetime)[name] for name in ("now", "utcnow")),
+        vars(datetime.date)["today"],
         imported_time,
         imported_monotonic,
     ]

@@ -300,16 +300,9 @@ def _imported_names_replaced() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _datetime_replaced() -> Iterator[None]:
-    """``datetime.now`` and ``utcnow``, in the class itself: a stand-in for the class would break isinstance.
-
-    The class is C's and cannot be assigned to, so its dictionary is; CPython is then told to forget what it cached.
-    ``today`` asks ``time.time`` by itself.
-    """
-    import ctypes  # noqa: PLC0415 (only here)
-
-    kind = datetime.datetime
-    (names,) = (found for found in gc.get_referents(kind.__dict__) if isinstance(found, dict))
-    real_now, real_utcnow = names["now"], names["utcnow"]
+    """``now``, ``utcnow`` and ``today``, in the classes themselves: stand-ins for these would break isinstance."""
+    moment, day = _names_of(datetime.datetime), _names_of(datetime.date)
+    real_now, real_utcnow, real_today = moment["now"], moment["utcnow"], day["today"]
 
     def now(cls: Any, tz: datetime.tzinfo | None = None) -> datetime.datetime:
         if not _clocks or _keeps_real_time(sys._getframe(1).f_globals.get("__name__", "")):
@@ -322,15 +315,31 @@ def _datetime_replaced() -> Iterator[None]:
             return real_utcnow.__get__(None, cls)()  # type: ignore[no-any-return]
         return _of_kind(cls, _moment().replace(tzinfo=None))
 
-    def put(**values: Any) -> None:
-        names.update(values)
-        ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
+    def today(cls: Any) -> datetime.date:
+        if not _clocks or _keeps_real_time(sys._getframe(1).f_globals.get("__name__", "")):
+            return real_today.__get__(None, cls)()  # type: ignore[no-any-return]
+        return cls.fromtimestamp(_time())  # type: ignore[no-any-return]
 
-    put(now=classmethod(now), utcnow=classmethod(utcnow))
+    _put(datetime.datetime, now=classmethod(now), utcnow=classmethod(utcnow))
+    _put(datetime.date, today=classmethod(today))
     try:
         yield
     finally:
-        put(now=real_now, utcnow=real_utcnow)
+        _put(datetime.datetime, now=real_now, utcnow=real_utcnow)
+        _put(datetime.date, today=real_today)
+
+
+def _names_of(kind: type) -> dict[str, Any]:
+    """The dictionary of a class of C's, which cannot be assigned to."""
+    (names,) = (found for found in gc.get_referents(kind.__dict__) if isinstance(found, dict))
+    return names
+
+
+def _put(kind: type, **values: Any) -> None:
+    import ctypes  # noqa: PLC0415 (only here)
+
+    _names_of(kind).update(values)
+    ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))  # CPython forgets what it has cached
 
 
 def _moment() -> datetime.datetime:
