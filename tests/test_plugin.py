@@ -529,6 +529,27 @@ def test_a_search_that_can_tell_says_what_it_covered(pytester: pytest.Pytester) 
     assert "test_it.py::test_other: " not in printed
 
 
+def test_a_proof_is_told(pytester: pytest.Pytester) -> None:
+    if sys.version_info < (3, 12):
+        pytest.skip("3.11 has no sys.monitoring to see what a step touches")
+    source = """
+        import asyncio, pytest
+
+        @pytest.mark.loopwright(strategy="dpor")
+        async def test_it():
+            lock, seen = asyncio.Lock(), []
+            async def note(name):
+                async with lock:
+                    count = len(seen)
+                    await asyncio.sleep(0)
+                    seen.append(name)
+                    assert len(seen) == count + 1
+            await asyncio.gather(note("a"), note("b"))
+    """
+    printed = run(pytester, source, outcomes={"passed": 1})
+    assert "every interleaving that could make a difference was run" in printed
+
+
 # The settings
 
 
@@ -933,6 +954,23 @@ def test_a_sweep_passes_what_cleans_up(pytester: pytest.Pytester) -> None:
         "try:\n                await asyncio.sleep(1)\n            finally:\n                self.free.release()",
     )
     run(pytester, source, outcomes={"passed": 1})
+
+
+def test_a_sweep_with_nobody_to_cancel_is_refused_in_words(pytester: pytest.Pytester) -> None:
+    source = """
+        import asyncio, pytest
+
+        @pytest.mark.loopwright(seeds=2, cancel="every")
+        async def test_alone():
+            await asyncio.sleep(1)
+
+        @pytest.mark.loopwright(seeds=2, cancel="await", victims="main")
+        async def test_itself():
+            await asyncio.sleep(1)
+    """
+    printed = run(pytester, source, outcomes={"passed": 1, "failed": 1})
+    assert "loopwright: test_alone has no task to cancel" in printed and 'victims="main"' in printed
+    assert "During handling" not in printed
 
 
 def test_the_fixture_cancel_sweep_is_for_tests_without_a_loop(pytester: pytest.Pytester) -> None:

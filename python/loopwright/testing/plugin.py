@@ -297,16 +297,21 @@ class LoopwrightFunction(pytest.Function):
             await self.schedule()
 
         scenario.__qualname__ = self.name
-        cancel_sweep(
-            scenario,
-            at=at,
-            waves=waves,
-            victims=settings.victims,
-            leaks=bool(settings.leaks),
-            level=settings.level or "task",
-            only=only,
-            show="failing",
-        )
+        try:
+            cancel_sweep(
+                scenario,
+                at=at,
+                waves=waves,
+                victims=settings.victims,
+                leaks=bool(settings.leaks),
+                level=settings.level or "task",
+                only=only,
+                show="failing",
+            )
+            return
+        except ValueError as error:  # about the sweep: what goes wrong in the test is a SweepFailure
+            wrong = str(error)
+        _refuse(wrong)
 
     def how(self) -> dict[str, Any]:
         """The settings as ``explore`` takes them."""
