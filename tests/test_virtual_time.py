@@ -14,6 +14,7 @@ import functools
 import multiprocessing
 import os
 import queue
+import random
 import select
 import signal
 import socket
@@ -936,3 +937,57 @@ def test_a_reused_descriptor_is_examined_again() -> None:
     assert ends.outside({fd: 1}, [], bool)[0] is not None
     for left in {fd, reader}:
         os.close(left)
+
+
+@linux_only
+@pytest.mark.parametrize("seed", range(30 if os.environ.get("LOOPWRIGHT_STRESS") == "1" else 3))
+def test_no_timeout_lies_however_threads_hand_on_the_work(seed: int) -> None:
+    """Workers that are older than the loops, idle most of the time, given work by the loop and by each other."""
+    draw = random.Random(seed)
+    simple, plain = queue.SimpleQueue[Any](), queue.Queue[Any]()
+    workers = [threading.Thread(target=serve, args=[jobs], daemon=True) for jobs in (simple, plain, plain)]
+    for worker in workers:
+        worker.start()
+
+    def put(jobs: Any, job: Callable[[], object]) -> None:
+        jobs.put((draw.choice([0, 0.0001, 0.001]), job))
+
+    async def ask(pool: concurrent.futures.Executor) -> None:
+        loop, heard = asyncio.get_running_loop(), asyncio.Event()
+        tell = functools.partial(loop.call_soon_threadsafe, heard.set)
+        await asyncio.sleep(draw.choice([0, HOUR]))
+        async with asyncio.timeout(PATIENCE):
+            match draw.randrange(5):
+                case 0:
+                    await asyncio.wrap_future(pool.submit(time.sleep, 0.0001))
+                case 1:
+                    pool.submit(tell)
+                    await heard.wait()
+                case 2:
+                    put(simple, tell)
+                    await heard.wait()
+                case 3:
+                    put(plain, lambda: put(simple, lambda: put(plain, tell)))
+                    await heard.wait()
+                case 4:
+                    threading.Thread(target=put, args=[plain, lambda: put(simple, tell)]).start()
+                    await heard.wait()
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for _ in range(150):
+
+            async def main() -> None:
+                for _ in range(3):
+                    await asyncio.gather(*(ask(pool) for _ in range(draw.choice([1, 1, 3]))))
+
+            run(main)
+    for jobs in (simple, plain, plain):
+        jobs.put(None)
+    for worker in workers:
+        worker.join()
+
+
+def serve(jobs: Any) -> None:
+    while (job := jobs.get()) is not None:
+        time.sleep(job[0])
+        job[1]()
