@@ -441,7 +441,7 @@ def test_explore_finds_each_kind_and_names_the_line(kind: str, body: Body) -> No
     assert {leak.kind for leak in error.leaks} == {kind}
     if (kind, body) in MADE_AT_LEAST:
         assert all(marked(leak, "made") for leak in error.leaks), error
-    if (kind, body) in PLACED and not (body is leaves_a_failing_callback and sys.version_info < (3, 12)):
+    if (kind, body) in PLACED:
         assert all(marked(leak, "where") for leak in error.leaks), error
     failure: Failure = error.__loopwright__  # type: ignore[attr-defined]
     with pytest.raises(LeakError) as again:

@@ -107,7 +107,7 @@ impl Fut {
             }
             let report = PyDict::new(py);
             report.set_item("message", format!("Exception in callback {}", callback.bind(py).repr()?))?;
-            report.set_item("exception", error.value(py))?;
+            report.set_item("exception", error.into_value(py))?;
             report.set_item("future", slf)?;
             let event_loop = slf.get().hub.get().event_loop(py)?;
             event_loop.call_method1(intern!(py, "call_exception_handler"), (report,))?;

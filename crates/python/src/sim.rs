@@ -437,7 +437,7 @@ impl SimCore {
         }
         let report = PyDict::new(py);
         report.set_item("message", format!("Exception in callback {}", callback.repr()?))?;
-        report.set_item("exception", error.value(py))?;
+        report.set_item("exception", error.into_value(py))?;
         report.set_item("handle", &handle)?;
         slf.call_method1(intern!(py, "call_exception_handler"), (report,))?;
         Ok(())

@@ -297,7 +297,7 @@ impl Hub {
             }
             let report = PyDict::new(py);
             report.set_item("message", "Exception while a deadline was served")?;
-            report.set_item("exception", error.value(py))?;
+            report.set_item("exception", error.into_value(py))?;
             let event_loop = slf.get().event_loop(py)?;
             if let Err(error) = event_loop.call_method1(intern!(py, "call_exception_handler"), (report,)) {
                 outcome = Err(error);
