@@ -83,9 +83,35 @@ def compare(  # noqa: PLR0913 (each is a setting of its own)
         for _ in range(rounds):
             for name, case in cases.items():
                 spent[name].append(runner.run(_measure(case, n)))
-    row = Row(operation, baseline, ours, target, loop=loop_name)
+    return _row(Row(operation, baseline, ours, target, loop=loop_name), spent, n)
+
+
+def compare_calls(  # noqa: PLR0913 (each is a setting of its own)
+    operation: str,
+    cases: dict[str, Callable[[int], object]],
+    *,
+    n: int,
+    rounds: int = 15,
+    baseline: str,
+    ours: str,
+    target: float | None = None,
+) -> Row:
+    """The same for cases that bring loops of their own: ``case(n)`` is a plain call."""
+    spent: dict[str, list[float]] = {name: [] for name in cases}
+    for case in cases.values():
+        case(max(1, n // 10))
+    for _ in range(rounds):
+        for name, case in cases.items():
+            gc.collect()
+            start = time.process_time()
+            case(n)
+            spent[name].append(time.process_time() - start)
+    return _row(Row(operation, baseline, ours, target), spent, n)
+
+
+def _row(row: Row, spent: dict[str, list[float]], n: int) -> Row:
     for name, times in spent.items():
-        ratios = [base / own for base, own in zip(spent[baseline], times, strict=True)]
+        ratios = [base / own for base, own in zip(spent[row.baseline], times, strict=True)]
         row.results.append(
             Result(name, median(times) / n * 1e9, median(ratios), percentile(ratios, 0.1), percentile(ratios, 0.9))
         )
@@ -128,7 +154,7 @@ def loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop] | None]:
 
 
 def save(rows: list[Row]) -> None:
-    """Writes the rows as JSON to the file named by the first argument, if there is one."""
-    if len(sys.argv) > 1:
+    """Writes the rows as JSON to the file named by the first argument, if that is one."""
+    if len(sys.argv) > 1 and sys.argv[1].endswith(".json"):
         with open(sys.argv[1], "w", encoding="utf-8") as file:
             json.dump([asdict(row) for row in rows], file, indent=1)

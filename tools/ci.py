@@ -293,7 +293,7 @@ class House:
                 continue
             with self.report.step(f"release build, py{minor}"):
                 env.create(self.default.bin("virtualenv"))
-                env.install("bench")
+                env.install("bench", *(["peers"] if minor != "3.11" else []))
                 env.build(self.default.bin("maturin"), "release")
             for script in sorted((ROOT / "benches").glob("bench_*.py")):
                 with self.report.step(f"{script.name} on {env.base.version}"):
