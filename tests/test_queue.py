@@ -230,6 +230,32 @@ async def getters_and_an_item(play: Play) -> None:
     assert got + left(queue) == [1, 2, 3]
 
 
+async def one_item_and_two_getters(play: Play) -> None:
+    """Nothing comes after the one item: whoever is cancelled, a getter that lives has it."""
+    queue: Queue[int] = Queue()
+    got: list[int] = []
+
+    async def getter() -> None:
+        got.append(await queue.get())
+
+    async def putter() -> None:
+        await turns(2)
+        queue.put_nowait(1)
+
+    for name in "ab":
+        play.spawn(getter(), name=name)
+    putting = play.spawn(putter(), name="putter", catches=True)
+    await asyncio.wait([putting])
+    await turns(8)
+    assert got + left(queue) == [1] * queue.stats().put
+    assert not (queue.stats().put and left(queue)) or all(play.tasks[name].done() for name in "ab"), (
+        "b sleeps beside it"
+    )
+    for name in "ab":
+        play.tasks[name].cancel()
+    await play.finished()
+
+
 async def putters_and_a_place(play: Play) -> None:
     """Putters a, b, c wait at a full queue; two places come free."""
     queue: Queue[str] = Queue(1)
@@ -351,6 +377,7 @@ async def shutdown_wakes_all(play: Play) -> None:
 
 
 SWEPT = [
+    (one_item_and_two_getters, ("a", "b")),
     (getters_and_an_item, ("a", "b", "c", "putter")),
     (putters_and_a_place, ("a", "b", "c", "getter")),
     (producer_and_consumer, ("producer", "consumer")),
