@@ -660,12 +660,15 @@ for _kind, _methods in _KINDS:
 
 # Watching
 
+_monitoring: Any = getattr(sys, "monitoring", None)
+"""``sys.monitoring``, which CPython 3.12 brought."""
+
 _native: list[_Footprints] = []
 
 
 def _footprints() -> _Footprints:
     if not _native:
-        _native.append(_Footprints(_of_line, _of_resumption, sys.monitoring.DISABLE))
+        _native.append(_Footprints(_of_line, _of_resumption, _monitoring.DISABLE))
     return _native[0]
 
 
@@ -676,28 +679,30 @@ class Watch:
         Unavailable: at the beginning: this interpreter is too old, or all tool ids of ``sys.monitoring`` are taken.
     """
 
+    _tool: int
+
     def __enter__(self) -> Self:
         if sys.version_info < (3, 12):
             raise Unavailable("lines are watched by sys.monitoring, which CPython 3.12 brought")
         self._tool = _free_tool()
-        events = sys.monitoring.events
+        events = _monitoring.events
         footprints = _footprints()
-        sys.monitoring.register_callback(self._tool, events.LINE, footprints.line)
+        _monitoring.register_callback(self._tool, events.LINE, footprints.line)
         # A function of a single line, a lambda say, starts without a LINE.
         for event in (events.PY_START, events.PY_RESUME):
-            sys.monitoring.register_callback(self._tool, event, footprints.resumed)
-        sys.monitoring.set_events(self._tool, events.LINE | events.PY_START | events.PY_RESUME)
+            _monitoring.register_callback(self._tool, event, footprints.resumed)
+        _monitoring.set_events(self._tool, events.LINE | events.PY_START | events.PY_RESUME)
         # A tool id that somebody else had may come with places that are switched off.
-        sys.monitoring.restart_events()
+        _monitoring.restart_events()
         return self
 
     def __exit__(self, *_: object) -> None:
         _footprints().watch(None)
-        events = sys.monitoring.events
-        sys.monitoring.set_events(self._tool, events.NO_EVENTS)
+        events = _monitoring.events
+        _monitoring.set_events(self._tool, events.NO_EVENTS)
         for event in (events.LINE, events.PY_START, events.PY_RESUME):
-            sys.monitoring.register_callback(self._tool, event, None)
-        sys.monitoring.free_tool_id(self._tool)
+            _monitoring.register_callback(self._tool, event, None)
+        _monitoring.free_tool_id(self._tool)
 
     gaps = gaps
 
@@ -720,7 +725,7 @@ def _free_tool() -> int:
     # The ids that have no meaning of their own first.
     for tool in (4, 3, 2, 5, 1, 0):
         try:
-            sys.monitoring.use_tool_id(tool, "loopwright")
+            _monitoring.use_tool_id(tool, "loopwright")
         except ValueError:
             continue
         return tool

@@ -1409,7 +1409,8 @@ def _creation(task: asyncio.Task[Any]) -> tuple[int, str]:
 def _context_of(task: asyncio.Task[Any]) -> contextvars.Context:
     """The context that a task runs in. Before 3.12 only the garbage collector can tell."""
     if hasattr(task, "get_context"):
-        return task.get_context()
+        context: contextvars.Context = task.get_context()
+        return context
     for thing in gc.get_referents(task):
         if isinstance(thing, contextvars.Context):
             return thing
