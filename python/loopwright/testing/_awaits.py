@@ -33,6 +33,7 @@ __all__ = [
     "OPERATION",
     "Kind",
     "Step",
+    "coroutine_of",
     "follow",
     "frame_of",
     "future_of",
@@ -137,11 +138,19 @@ def future_of(task: asyncio.Future[Any]) -> Any:
     return None if future is None or future.done() else future
 
 
+def coroutine_of(task: asyncio.Task[Any]) -> Any:
+    """The coroutine of a task; None where it is let go: that of a task which ended within its eager start.
+
+    Asking such a task by ``get_coro()`` crashes CPython 3.12.1.
+    """
+    return getattr(task, "_coro", None) if sys.version_info[:2] == (3, 12) else task.get_coro()
+
+
 def steps(task: asyncio.Task[Any]) -> tuple[list[Step], Any]:
     """The links of a task, outermost first, and what is below the last of them: a future, an operation of
     Loopwright, or None.
     """
-    coroutine = None if task.done() else task.get_coro()
+    coroutine = None if task.done() else coroutine_of(task)
     if coroutine is None:
         return [], None
     return follow(coroutine, future_of(task))

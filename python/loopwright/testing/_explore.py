@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from loopwright._loopwright import _Search, _Shrink
 from loopwright.testing import strategies
-from loopwright.testing._awaits import is_library
+from loopwright.testing._awaits import coroutine_of, is_library
 from loopwright.testing._chains import source_line, where
 from loopwright.testing._leaks import PER_PROCESS, Checks, selection
 from loopwright.testing._loop import SimLoop
@@ -458,7 +458,7 @@ def _where(task: asyncio.Task[Any], *, first: bool) -> tuple[str, int, str, str]
         return "", 0, "", "ends cancelled"
     error = getattr(task, "_exception", None)  # exception() would count as somebody having retrieved it
     if error is None:
-        code = getattr(task.get_coro(), "cr_code", None) if first else None  # else the step before says where
+        code = getattr(coroutine_of(task), "cr_code", None) if first else None  # else the step before says where
         if code is None:
             return "", 0, "", "ends"
         return code.co_filename, code.co_firstlineno, source_line(code.co_filename, code.co_firstlineno), "ends"

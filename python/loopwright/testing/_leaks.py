@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from loopwright.testing import _chains, _wraps
+from loopwright.testing._awaits import coroutine_of
 from loopwright.testing._handlers import cleans_up_at
 from loopwright.testing._loop import SimTask
 from loopwright.testing._swallow import CAN_TELL_LINES, CancelWatch
@@ -502,7 +503,7 @@ class Checks:
             if verdict is not None and (verdict.file is not None or task.cancelling() > 1):
                 self._swallowed(task, verdict, "and goes on")
                 continue
-            if getattr(task.get_coro(), "__qualname__", None) in _FRAMEWORKS:
+            if getattr(coroutine_of(task), "__qualname__", None) in _FRAMEWORKS:
                 continue
             _set_reported(task)
             what = f"{_task_name(task)} has not ended"
@@ -617,7 +618,7 @@ def _set_reported(task: Any) -> None:
 
 
 def _task_name(task: Any) -> str:
-    coroutine = task.get_coro()
+    coroutine = coroutine_of(task)
     function = getattr(coroutine, "__qualname__", None) or type(coroutine).__name__
     return f"task {task.get_name()!r} ({function})"
 

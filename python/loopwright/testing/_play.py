@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
-from loopwright.testing._awaits import follow, is_user
+from loopwright.testing._awaits import coroutine_of, follow, is_user
 from loopwright.testing._loop import SimLoop
 from loopwright.testing._points import Frame
 
@@ -332,7 +332,7 @@ _IO = ("streams.py", "sslproto.py", "subprocess.py", "selector_events.py", "base
 
 def place_of(task: asyncio.Task[Any]) -> Place:
     """Where a suspended task stands."""
-    coroutine = task.get_coro()
+    coroutine = coroutine_of(task)
     return place_in(getattr(coroutine, "_coroutine", coroutine), getattr(task, "_fut_waiter", None))
 
 

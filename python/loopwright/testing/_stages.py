@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from loopwright._loopwright import _Search
+from loopwright.testing._awaits import coroutine_of
 from loopwright.testing._deadlock import explain
 from loopwright.testing._loop import SimLoop
 from loopwright.testing._play import (
@@ -328,7 +329,7 @@ class Stage:
 
     def _track(self, play: Play, task: asyncio.Task[Any]) -> Track:
         """What is known of a task."""
-        coroutine = task.get_coro()
+        coroutine = coroutine_of(task)
         if isinstance(coroutine, _Stepped):
             return coroutine.track
         track = Track("-", coroutine)
@@ -645,7 +646,7 @@ class Simulated(Stage):
         lane = play.loop.lane(task)  # type: ignore[attr-defined]
         track = play._tracks.get(lane)
         if track is None:
-            track = Track(lane, task.get_coro())
+            track = Track(lane, coroutine_of(task))
             track.name = task.get_name()
             play._enter(track)
         if track.ref() is None:
