@@ -13,7 +13,7 @@ from support.loops import PLAIN, Cell
 
 __all__ = ["EVERY_STEP", "cancels", "in_cell"]
 
-DEFAULT, CELL, STRESS = 100_000, 2_000, 1_000_000
+DEFAULT, CELL, STRESS = 50_000, 2_000, 1_000_000
 
 EVERY_STEP: dict[str, Any] = {"at": "step", "waves": ("cancel", "again")}
 """For ``cancel_sweep``: a cancel at every step of anybody while the victim lives, and a second one soon after."""
@@ -22,7 +22,7 @@ EVERY_STEP: dict[str, Any] = {"at": "step", "waves": ("cancel", "again")}
 def cancels(*, cell: bool = False, share: float = 1.0) -> int:
     """How many random cancels to deliver.
 
-    One object gets 100,000 in all on the default interpreter and loop, 2,000 in each other cell (uvloop, eager tasks,
+    One object gets 50,000 in all on the default interpreter and loop, 2,000 in each other cell (uvloop, eager tasks,
     debug mode, other interpreters) and 1,000,000 under ``LOOPWRIGHT_STRESS=1``; ``share`` is one scenario's part of it.
     """
     if os.environ.get("LOOPWRIGHT_STRESS") == "1":
