@@ -1335,7 +1335,7 @@ class _Attempt:
 
 def _end(task: asyncio.Task[Any], why: str) -> None:
     """Cancels a task of a host."""
-    if sys.version_info < (3, 12):
+    if sys.version_info < (3, 12, 2):
         # There start_server()'s own callback fails when the task of a handler was cancelled, and the loop reports it.
         for callback, _ in list(getattr(task, "_callbacks", None) or ()):
             if getattr(callback, "__qualname__", "") == "StreamReaderProtocol.connection_made.<locals>.callback":
