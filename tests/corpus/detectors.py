@@ -14,7 +14,7 @@ from corpus import Program
 from loopwright import testing
 from loopwright.testing import strategies
 
-__all__ = ["DELAYS", "STRATEGIES", "Found", "detect", "search", "sweep"]
+__all__ = ["DELAYS", "STRATEGIES", "Found", "detect", "quiet", "search", "sweep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Found:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without asyncio's log and Python's warnings, which repeat what is about to be reported."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -43,7 +43,7 @@ def _quiet() -> Iterator[None]:
 
 def _timed(look: Callable[[], Any], runs: Callable[[Any], int]) -> Found | None:
     began = time.perf_counter()
-    with _quiet():
+    with quiet():
         try:
             look()
         except (KeyboardInterrupt, SystemExit, testing.Nondeterministic):

@@ -13,13 +13,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import sys
-import warnings
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from corpus import Program, programs
+from corpus.detectors import quiet
 from loopwright.testing import SimLoop
 
 __all__ = ["SEEDS", "TABLE", "Course", "course", "courses"]
@@ -78,13 +77,12 @@ def course(program: Program, seed: int) -> Course:
 
 def courses() -> dict[str, list[Course]]:
     """Programs of tasks alone, by name: the course under each seed."""
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-    return {
-        str(program): [course(program, seed) for seed in range(SEEDS)]
-        for program in programs()
-        if program.module not in LEFT_OUT and not program.plays
-    }
+    with quiet():
+        return {
+            str(program): [course(program, seed) for seed in range(SEEDS)]
+            for program in programs()
+            if program.module not in LEFT_OUT and not program.plays
+        }
 
 
 if __name__ == "__main__":
