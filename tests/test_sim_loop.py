@@ -207,7 +207,9 @@ def cpython_cases() -> list[Any]:
 
         new_loop = create_event_loop
 
-    class Events(Simulated, events.UnixEventLoopTestsMixin, events.test_utils.TestCase):  # type: ignore[misc,name-defined]
+    kinds = getattr(events, "UnixEventLoopTestsMixin", events.EventLoopTestsMixin)  # before 3.14: child watchers, too
+
+    class Events(Simulated, kinds, events.test_utils.TestCase):  # type: ignore[misc,name-defined,valid-type]
         pass
 
     class Sockets(Simulated, sockets.BaseSockTestsMixin, events.test_utils.TestCase):  # type: ignore[misc,name-defined]
