@@ -323,14 +323,8 @@ def _check_determinism(test: Test[Any], search: _Search, settings: Settings) -> 
     again = _Search.replay(schedule)
     again.begin()
     loops: list[SimLoop] = []
-
-    def watch(loop: SimLoop) -> None:
-        loops.append(loop)
-        if settings.on_loop is not None:
-            settings.on_loop(loop)
-
     try:
-        play(test, again, replace(settings, on_loop=watch))
+        play(test, again, replace(settings, on_loop=_both(loops.append, settings.on_loop)))
     except Exception as error:
         if loops[0]._met_outside:
             error.add_note(f"loopwright: fails now and then: {_UNDECIDED}")
