@@ -93,8 +93,13 @@ SUMMARIES = {
 
 
 @pytest.mark.parametrize("summary", SUMMARIES)
-def test_counts_come_from_the_summary(summary: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that says nothing counts as failed: a suite that died must not look like one with nothing to do."""
+def test_counts_and_failures_come_from_the_summary(
+    summary: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that says nothing counts as failed: a suite that died must not look like one with nothing to do.
+
+    Which tests failed is said again at the end.
+    """
 
     def run(command: Sequence[str | Path], environment: Mapping[str, str], *, into: list[str], **_: object) -> None:
         into += ["..... [100%]", "FAILED tests/test_x.py - 3 passed things", summary]
@@ -103,6 +108,8 @@ def test_counts_come_from_the_summary(summary: str, monkeypatch: pytest.MonkeyPa
     house = ci.House()
     house.pytest(house.default)
     assert dict(*house.report.counts.values()) == SUMMARIES[summary]
+    house.report.finish()
+    assert ": FAILED tests/test_x.py - 3 passed things" in capsys.readouterr().out
 
 
 def test_last_line_adds_everything_up(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,8 @@ CI = os.environ.get("CI") == "true"
 TESTED = [f"{major}.{minor}" for major, minor in SUPPORTED]
 BENCHED = ["3.11", "3.13", "3.14", "3.15"]
 STUBTEST = ["--ignore-disjoint-bases", "--allowlist=tools/stubtest-allowed.txt", "--ignore-unused-allowlist"]
+SHOWN = 8
+"""Failed tests of one suite that are repeated at the end."""
 SUITE_LIMIT = 30 * 60
 """Seconds that one run of pytest may take before it is killed; a single test has 120."""
 
@@ -51,10 +53,11 @@ class Failed(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """What ran, how long it took, and what pytest counted."""
+    """What ran, how long it took, what pytest counted, and the tests that failed."""
 
     steps: list[tuple[str, float, bool]] = field(default_factory=list)
     counts: dict[str, Counter[str]] = field(default_factory=dict)
+    failures: dict[str, list[str]] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @contextmanager
@@ -76,12 +79,20 @@ class Report:
         return [name for name, _, passed in self.steps if not passed]
 
     def finish(self) -> int:
-        """Prints the table of steps and, as the very last line, pytest's counts added up."""
+        """Prints the table of steps, the tests that failed and, as the very last line, pytest's counts added up.
+
+        Whoever sees only the end of a long log has to find in it what to look for.
+        """
         say("")
         for name, seconds, passed in self.steps:
             say(f"{seconds:8.1f} s  {'ok    ' if passed else 'FAILED'}  {name}")
         for suite, counts in self.counts.items():
             say(f"pytest on {suite}: {_counted(counts)}")
+        for suite, failures in self.failures.items():
+            for failure in failures[:SHOWN]:
+                say(f"{suite}: {failure}")
+            if len(failures) > SHOWN:
+                say(f"{suite}: and {len(failures) - SHOWN} more")
         seconds = time.monotonic() - self.started
         if self.counts:
             total = sum(self.counts.values(), Counter[str]())
@@ -243,6 +254,9 @@ class House:
                 summary = next((line for line in reversed(lines) if _SUMMARY.match(line)), "")
                 counts = Counter({outcome: int(number) for number, outcome in _COUNT.findall(summary)})
                 self.report.counts[name] = counts or Counter(failed=1)
+                failures = [line.strip() for line in lines if line.startswith(("FAILED ", "ERROR "))]
+                if failures:
+                    self.report.failures[name] = failures
 
     def suites(self) -> None:
         """The full suite on the default interpreter beside the core suite on each other one."""
