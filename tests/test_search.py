@@ -10,6 +10,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -379,6 +380,23 @@ def test_dpor_sees_the_order_of_two_failures_in_a_gather() -> None:
 def test_dpor_does_not_claim_to_cover_what_threads_do() -> None:
     async def main() -> None:
         await asyncio.to_thread(threading.get_ident)
+
+    found = explore(main, strategy="dpor")
+    assert not found.covered
+    assert "threads" in found.note
+
+
+@needs_lines
+def test_dpor_does_not_claim_to_cover_an_executor_job_that_is_done_before_it_is_awaited() -> None:
+    class Quick(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            job = super().submit(*args, **kwargs)
+            wait([job])
+            return job
+
+    async def main() -> None:
+        with Quick(1) as executor:
+            await asyncio.get_running_loop().run_in_executor(executor, threading.get_ident)
 
     found = explore(main, strategy="dpor")
     assert not found.covered

@@ -14,7 +14,6 @@ import math
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field, replace
 from types import CoroutineType
@@ -274,11 +273,7 @@ def _search(
     """Runs schedule after schedule."""
     began = time.monotonic()
     digests = set()
-    loops: deque[SimLoop] = deque(maxlen=1)
-    watched = settings
-    if watch is not None:
-        watched = replace(settings, on_loop=_both(_both(watch.watch, loops.append), settings.on_loop))
-    met_outside = False
+    watched = settings if watch is None else replace(settings, on_loop=_both(watch.watch, settings.on_loop))
     schedules = 0
     while search.begin():
         schedules += 1
@@ -292,7 +287,6 @@ def _search(
         digest = search.digest
         assert digest is not None
         digests.add(digest)
-        met_outside |= any(loop._met_outside for loop in loops)
         if schedules == 2:  # noqa: PLR2004 (once per search)
             _check_determinism(test, search, settings)
         if settings.leaks is not None:
@@ -302,8 +296,6 @@ def _search(
     covered, note = search.coverage()
     if watch is not None and watch.gaps:
         covered, note = False, note or next(iter(sorted(watch.gaps)))
-    if met_outside:
-        covered, note = False, note or _UNDECIDED
     return Exploration(schedules, time.monotonic() - began, covered, note, frozenset(digests))
 
 

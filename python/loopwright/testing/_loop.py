@@ -169,7 +169,7 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
         self._process_events(events)
 
     _met_outside = False
-    """Whether another thread ever called or the loop waited in real time: no schedule decides those moments."""
+    """Whether another thread took part or the loop waited in real time: no schedule decides those moments."""
     _waiting_since: float | None = None
     """When the wait began that goes on: other threads may want to know the time before it ends."""
 
@@ -186,6 +186,10 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
             self._waiting_since = None
         self._serve_events(events)
         return _real_monotonic() - began
+
+    def _involves_thread(self) -> None:
+        self._met_outside = True
+        self._progressed()
 
     def _deadlock(self) -> Deadlock:
         return Deadlock(explain_loop(self))

@@ -43,6 +43,7 @@ class Quiescence(asyncio.SelectorEventLoop):
         _signal_handlers: Any
 
         def _serve_events(self, events: list[Any]) -> None: ...
+        def _involves_thread(self) -> None: ...
         def _check_closed(self) -> None: ...
         def _check_default_executor(self) -> None: ...
 
@@ -98,6 +99,8 @@ class Quiescence(asyncio.SelectorEventLoop):
         for it any more: a cancel of the future does not stop the function.
         """
         self._check_closed()
+        # Here, not when the result comes: from 3.14 on asyncio takes that of a quick job without a call of the loop.
+        self._involves_thread()
         if executor is None:
             self._check_default_executor()
             if self._default_executor is None:
