@@ -12,7 +12,9 @@
 pub mod deadlines;
 pub mod event;
 pub mod map;
+pub mod pool;
 pub mod queue;
+pub mod rng;
 pub mod schedule;
 pub mod scope;
 pub mod semaphore;

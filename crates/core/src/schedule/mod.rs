@@ -20,7 +20,6 @@ pub mod dpor;
 pub mod pct;
 pub mod random;
 pub mod ready;
-pub mod rng;
 pub mod shrink;
 pub mod trace;
 

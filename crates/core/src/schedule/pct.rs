@@ -12,8 +12,8 @@
 use std::collections::HashMap;
 
 use super::random::spread;
-use super::rng::Rng;
 use super::{Candidate, Coverage, Kind, Lane, Question, Run, Strategy};
+use crate::rng::Rng;
 
 /// A lane that has yielded so often in a row, with others waiting, goes behind them.
 const YIELDS: u32 = 48;

@@ -1,7 +1,7 @@
 //! Random schedules: each decision by lot, a number of schedules or without end.
 
-use super::rng::Rng;
 use super::{Candidate, Question, Run, Strategy};
+use crate::rng::Rng;
 
 /// Schedules of consecutive seeds. Every candidate is as likely as the others.
 #[derive(Debug)]

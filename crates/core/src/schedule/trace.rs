@@ -3,8 +3,8 @@
 //! A schedule is written down as its *deviations*: the decisions whose answer was not the first candidate (what asyncio
 //! would have run), each with its place, its answer and the lane that it chose. A shrunk schedule has few of them.
 
-use super::rng::Rng;
 use super::{Candidate, Coverage, Lane, Question, Run, Strategy};
+use crate::rng::Rng;
 
 /// A decision that was not first in, first out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,6 +30,12 @@ impl Rng {
         below
     }
 
+    /// A number from 0 up to, but not including, 1.
+    #[allow(clippy::cast_precision_loss, reason = "53 bits are what an f64 holds")]
+    pub fn unit(&mut self) -> f64 {
+        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// True once in `n` times.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n.max(1)) == 0
