@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from support import loops, requires
 from support.loops import Cell
+
+if TYPE_CHECKING:
+    from support.servers import OpenSSH, Postgres, Redis, Servers
 
 
 def pytest_report_header() -> list[str]:
@@ -20,6 +24,33 @@ def cell(request: pytest.FixtureRequest) -> Cell:
     """Each loop, eager and not, in debug mode and not."""
     cell: Cell = request.param
     return cell
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Real servers: each is started when a test first needs it, all are ended with the session."""
+    from support.servers import Servers  # noqa: PLC0415 (few tests need it)
+
+    with Servers() as servers:
+        yield servers
+
+
+@pytest.fixture
+def postgres(servers: Servers) -> Iterator[Postgres]:
+    with servers.one("postgres") as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(servers: Servers) -> Iterator[Redis]:
+    with servers.one("redis") as server:
+        yield server
+
+
+@pytest.fixture
+def openssh(servers: Servers) -> Iterator[OpenSSH]:
+    with servers.one("openssh") as server:
+        yield server
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ci
+import debian
 import envs
 import pytest
 import pythons
@@ -142,3 +143,49 @@ def test_install_and_build_only_what_changed(tmp_path: Path) -> None:
     env.build(tmp_path / "maturin", "release")
     env.install("lint", "docs")
     assert len(commands) == 4
+
+
+# The servers
+
+
+@pytest.mark.parametrize("under_ci", [True, False])
+def test_missing_server_fails_under_ci(
+    under_ci: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ci, "CI", under_ci)
+    monkeypatch.setattr(debian, "find", lambda program: None)
+    monkeypatch.setattr(debian.shutil, "which", lambda program: None)
+    house = ci.House()
+    house.servers()
+    assert bool(house.report.failed()) == under_ci
+    assert "install openssh-server, postgresql, redis-server by hand" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("root", "lists"), [(True, True), (True, False), (False, True)])
+def test_missing_server_is_installed_and_not_started(
+    root: bool, lists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root or by ``sudo -n``; the lists first when there are none; no service is started meanwhile."""
+    commands: list[str] = []
+
+    def run(command: Sequence[str | Path]) -> None:
+        commands.append(" ".join(map(str, command)))
+        if " install " in commands[-1]:
+            monkeypatch.setattr(debian, "find", lambda program: f"/usr/bin/{program}")
+
+    if lists:
+        (tmp_path / "debian_Packages").touch()
+    monkeypatch.setattr(debian, "LISTS", tmp_path)
+    monkeypatch.setattr(debian, "POLICY", tmp_path / "policy-rc.d")
+    monkeypatch.setattr(debian, "find", lambda program: None if program == "redis-server" else f"/usr/bin/{program}")
+    monkeypatch.setattr(debian.shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(debian.os, "geteuid", lambda: 0 if root else 1000)
+    debian.install(run)
+    policy, *apt, removed = commands
+    assert "exit 101" in policy
+    assert removed.endswith(f"rm -f {tmp_path}/policy-rc.d")
+    assert [command.split(" -o=")[1].split()[1] for command in apt] == (["install"] if lists else ["update", "install"])
+    assert apt[-1].endswith(" redis-server")
+    assert all(command.startswith("sudo -n ") is not root for command in commands)
+    debian.install(run)
+    assert len(commands) == 2 + len(apt), "what is there is not installed again"

@@ -30,6 +30,7 @@ from pathlib import Path
 if sys.version_info < (3, 11):  # noqa: UP036 (this message is for whoever starts it with an older one)
     sys.exit(f"Loopwright needs CPython 3.11 or newer; {sys.executable} is older. Try: make PYTHON=python3.13")
 
+import debian
 from envs import ROOT, Env
 from pythons import SUPPORTED, Python, find, probe
 
@@ -281,6 +282,19 @@ class House:
             for future in [full, *[executor.submit(core, python) for python in self.others.values()]]:
                 future.result()
 
+    def servers(self) -> None:
+        """The programs of the servers that the tests start: Debian's packages, where they are missing."""
+        absent = debian.missing()
+        if not absent:
+            return
+        with self.report.step(f"servers: {', '.join(absent.values())}"):
+            try:
+                debian.install(run)
+            except debian.NotInstalled as error:
+                if CI:
+                    raise Failed(str(error)) from error
+                say(f"   tests that need them will be skipped: {error}")
+
     def mutants(self) -> None:
         """Breaks the core by hand, variant after variant: each has to turn a test red."""
         with self.report.step("mutants"):
@@ -334,6 +348,7 @@ def test(house: House) -> None:
     house.docs()
     house.rust_tests()
     house.look_for_others(TESTED)
+    house.servers()
     house.suites()
     house.mutants()
 
@@ -346,6 +361,7 @@ def mutants(house: House) -> None:
 def stress(house: House) -> None:
     house.require("all", "suites")
     house.build()
+    house.servers()
     house.pytest(house.default, "--timeout=7200", "-o", "faulthandler_timeout=0", LOOPWRIGHT_STRESS="1")
 
 
