@@ -96,6 +96,11 @@ impl<T> Slab<T> {
         })
     }
 
+    /// The numbers that are taken.
+    pub(crate) fn indices(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.slots).filter(|(_, slot)| matches!(slot, Slot::Taken(_))).map(|(index, _)| index)
+    }
+
     pub(crate) fn into_values(self) -> impl Iterator<Item = T> {
         self.slots.into_iter().filter_map(|slot| match slot {
             Slot::Taken(value) => Some(value),

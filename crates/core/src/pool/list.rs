@@ -65,11 +65,6 @@ impl<const L: usize> List<L> {
     }
 
     #[inline]
-    pub(super) fn back(&self) -> Option<u32> {
-        (self.tail != NONE).then_some(self.tail)
-    }
-
-    #[inline]
     pub(super) fn push_back<T: Linked<L>>(&mut self, slab: &mut Slab<T>, index: u32) {
         let tail = self.tail;
         let link = slab[index].link_mut();
