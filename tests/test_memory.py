@@ -17,6 +17,7 @@ from loopwright import (
     BoundedSemaphore,
     CancelToken,
     Event,
+    Keyed,
     Lock,
     PriorityQueue,
     Queue,
@@ -178,6 +179,29 @@ async def thousands_of_maps_races_and_finishes() -> None:
         await finish(nothing())
 
 
+PER_HOST: Keyed[int, Semaphore] = Keyed(lambda _: Semaphore(8), max_keys=1_000)
+"""One that lives on, as they do: what it leaves behind would be found in it."""
+
+
+async def a_million_keys() -> None:
+    for n in range(MILLION // 2):
+        async with PER_HOST[n]:
+            pass
+    for n in range(MILLION // 2):
+        PER_HOST[-n]
+    assert len(PER_HOST) == 1_000
+
+
+async def a_crowd_of_keys_in_use() -> None:
+    for n in range(WAITERS):
+        PER_HOST[n].try_acquire()
+    assert len(PER_HOST) >= WAITERS
+    for n in range(WAITERS):
+        PER_HOST[n].release()
+    PER_HOST.sweep()
+    assert len(PER_HOST) == 1_000
+
+
 async def timeouts_that_fire() -> None:
     for _ in range(20_000):
         try:
@@ -197,6 +221,8 @@ async def timeouts_that_fire() -> None:
         half_a_million_items,
         thousands_of_maps_races_and_finishes,
         timeouts_that_fire,
+        a_million_keys,
+        a_crowd_of_keys_in_use,
     ],
 )
 def test_a_million_leave_nothing(work: Any) -> None:

@@ -16,6 +16,7 @@ from loopwright.errors import (
     TokenCancelled,
 )
 from loopwright.groups import TaskGroup, TaskGroupStats, race
+from loopwright.keyed import Keyed, KeyedStats
 from loopwright.limits import (
     BoundedSemaphore,
     Event,
@@ -43,6 +44,8 @@ __all__ = [
     "EventStats",
     "FinishTimeout",
     "GroupFull",
+    "Keyed",
+    "KeyedStats",
     "LifoQueue",
     "Lock",
     "LockStats",

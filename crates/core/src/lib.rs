@@ -11,6 +11,7 @@
 
 pub mod deadlines;
 pub mod event;
+pub mod keyed;
 pub mod map;
 pub mod pool;
 pub mod queue;

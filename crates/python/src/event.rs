@@ -50,6 +50,12 @@ impl Event {
         self.0.borrow(py).machine.waiting()
     }
 
+    /// Whether it is as good as new: not set, and nobody waits. :class:`Keyed` gives up no other.
+    fn is_quiescent(&self, py: Python<'_>) -> bool {
+        let event = self.0.borrow(py);
+        !event.machine.is_set() && event.machine.waiting() == 0
+    }
+
     /// Sets the flag and wakes every waiter.
     fn set(slf: &Bound<'_, Self>) -> PyResult<()> {
         let wakes = slf.get().0.borrow(slf.py()).machine.set();

@@ -1,4 +1,4 @@
-//! GilCell: interior mutability whose lock is the GIL.
+//! GilCell: interior mutability whose lock is the GIL; and reference counts, which it guards too.
 //!
 //! A PyO3 class that is not frozen pays two locked instructions for each `borrow_mut`; the wait of one task makes a dozen
 //! of them. Under the GIL none is needed: whoever holds a [`Python`] token runs alone. What is left to check is
@@ -7,7 +7,8 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ops::{Deref, DerefMut};
 
-use pyo3::{PyTraverseError, PyVisit, Python};
+use pyo3::types::PyAny;
+use pyo3::{Bound, PyTraverseError, PyVisit, Python, ffi};
 
 /// A value that only the holder of the GIL can get at, one borrow at a time.
 pub struct GilCell<T> {
@@ -83,4 +84,11 @@ impl<T> Drop for GilRef<'_, T> {
     fn drop(&mut self) {
         self.0.borrowed.set(false);
     }
+}
+
+/// How many references there are to an object, the one that is given included. Exact for as long as no Python code runs.
+#[inline]
+pub fn references(object: &Bound<'_, PyAny>) -> isize {
+    // SAFETY: the object is alive, and only the holder of the GIL changes its count.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) }
 }

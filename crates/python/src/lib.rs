@@ -18,6 +18,7 @@ mod gil;
 mod guard;
 mod heap;
 mod hub;
+mod keyed;
 mod lock;
 mod map;
 mod notify;
@@ -47,6 +48,8 @@ mod _loopwright {
     use crate::footprints::Footprints;
     #[pymodule_export]
     use crate::guard::TaskFactory;
+    #[pymodule_export]
+    use crate::keyed::Keyed;
     #[pymodule_export]
     use crate::lock::Lock;
     #[pymodule_export]

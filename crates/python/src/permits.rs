@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use crate::args;
 use crate::awaitable::{self, Cached, CachesMethods, FastWith, Ready, SlowWith, Which};
-use crate::gil::{GilCell, GilRef};
+use crate::gil::{self, GilCell, GilRef};
 use crate::hub::{Binding, Hub, Origin};
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Value, Waker};
 
@@ -52,6 +52,8 @@ pub struct State {
     pub flavour: Flavour,
     /// The most permits there can be (BoundedSemaphore, Lock).
     pub limit: Option<i64>,
+    /// The permits at the beginning.
+    initial: i64,
     /// Acquires so far, and how many of them had to wait.
     acquired: u64,
     waited: u64,
@@ -102,6 +104,20 @@ impl Permits {
         Ok(Acquire::op(slf, n, false)?.into_any())
     }
 
+    /// References that it has to itself, by the methods it keeps bound; None if somebody else has one of those methods,
+    /// and so could still use it.
+    pub fn own_references(slf: &Bound<'_, Self>) -> Option<isize> {
+        let permits = Self::state(slf);
+        let mut bound = permits.cached.iter().flatten().map(|bound| bound.bind(slf.py()));
+        bound.try_fold(0, |own, bound| (gil::references(bound) == 1).then_some(own + 1))
+    }
+
+    /// Lets go of the methods it keeps bound, which keep it alive until the next garbage collection.
+    pub fn forget_methods(slf: &Bound<'_, Self>) {
+        let methods = std::mem::take(&mut Self::state(slf).cached);
+        drop(methods);
+    }
+
     /// The extras of asyncio's repr: `unlocked, value:1, waiters:2`.
     pub fn describe(slf: &Bound<'_, Self>) -> PyResult<String> {
         let extras = Self::state(slf).extras();
@@ -117,6 +133,7 @@ impl State {
             machine: Machine::new(permits, fair),
             flavour,
             limit,
+            initial: permits,
             acquired: 0,
             waited: 0,
             binding: Binding::default(),
@@ -221,6 +238,15 @@ impl Permits {
     /// Whether `acquire()` would have to wait.
     fn locked(&self, py: Python<'_>) -> bool {
         self.0.borrow(py).machine.would_block(1)
+    }
+
+    /// Whether it is as good as new: all permits of the beginning are free, no more and no less, nobody waits, and the
+    /// limit is what it was. :class:`Keyed` gives up no other.
+    fn is_quiescent(&self, py: Python<'_>) -> bool {
+        let permits = self.0.borrow(py);
+        let machine = &permits.machine;
+        let as_it_was = permits.limit.is_none_or(|limit| limit == permits.initial);
+        as_it_was && machine.available() == permits.initial && machine.waiting() == 0
     }
 
     fn __aenter__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {

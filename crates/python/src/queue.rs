@@ -803,6 +803,14 @@ impl Queue {
 
     // --- what it tells -----------------------------------------------------------------------------------------------
 
+    /// Whether it is as good as new: empty, nothing unfinished, nobody waits, not shut down. :class:`Keyed` gives up no
+    /// other.
+    fn is_quiescent(slf: &Bound<'_, Self>) -> bool {
+        let queue = Queue::state(slf);
+        let machine = &queue.machine;
+        !machine.is_shut_down() && machine.size() == 0 && machine.unfinished() == 0 && !machine.is_awaited()
+    }
+
     /// Returns:
     ///     A frozen :class:`QueueStats` of this moment.
     fn stats<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {

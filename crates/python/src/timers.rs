@@ -165,10 +165,24 @@ impl Clock {
 /// `time.monotonic()`, to the last bit.
 #[inline]
 fn monotonic() -> f64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    seconds(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic))
+}
+
+#[inline]
+fn seconds(now: rustix::time::Timespec) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "what time.monotonic() does")]
     let nanoseconds = (now.tv_sec * 1_000_000_000 + now.tv_nsec) as f64;
     nanoseconds / 1e9
+}
+
+/// [`monotonic`], behind by a few milliseconds at most, for a fifth of the price.
+#[inline]
+pub fn coarse() -> f64 {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::MonotonicCoarse;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    seconds(rustix::time::clock_gettime(clock))
 }
 
 impl Hub {
