@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import selectors
+import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
@@ -26,6 +27,8 @@ _Ts = TypeVarTuple("_Ts")
 
 _real_monotonic = time.monotonic
 """Bound at import: a test may patch ``time`` to follow the loop's clock."""
+
+_ThreadSafeHandle: Any = getattr(asyncio.events, "_ThreadSafeHandle", None)
 
 _LONGEST_WAIT = 0.05
 """Seconds after which a wait for the outside asks again whether there still is one: a thread can end without a word."""
@@ -107,6 +110,8 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
         _default_executor: Any
         _ssock: Any
         _csock: Any
+
+        _thread_id: int | None
 
         def _check_closed(self) -> None: ...
         def _process_events(self, event_list: list[Any], /) -> None: ...
@@ -203,6 +208,21 @@ class SimLoop(_SimCore, Quiescence, asyncio.SelectorEventLoop):
     def _overtime(self) -> TimeoutError:
         late = f"the test was not over after {self.time():g} s of the loop's time"
         return TimeoutError(f"{late}\n\n{picture(self)}")
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: contextvars.Context | None = None
+    ) -> Any:
+        """See ``asyncio.loop.call_soon_threadsafe``. What another thread gets is a handle of asyncio's own, since that
+        has one that another thread may cancel: from CPython 3.14 on.
+        """
+        if _ThreadSafeHandle is None or threading.get_ident() == self._thread_id:
+            return super().call_soon_threadsafe(callback, *args, context=context)
+        self._check_closed()
+        handle = _ThreadSafeHandle(callback, args, self, context)
+        self._add_callback(handle)
+        self._progressed()
+        self._write_to_self()
+        return handle
 
     # The pipe by which other threads and signals wake the loop: made when it is first needed
 
