@@ -12,6 +12,9 @@ from loopwright.errors import (
     GroupFull,
     LoopMismatch,
     LoopwrightError,
+    PoolClosed,
+    PoolFull,
+    PoolTimeout,
     QueueShutDown,
     TokenCancelled,
 )
@@ -28,6 +31,7 @@ from loopwright.limits import (
     SemaphoreStats,
 )
 from loopwright.mapping import AsyncMap, MapError, MapStats, Prefetch, PrefetchStats, amap, gather, prefetch
+from loopwright.pools import ConnectionStrategy, Histogram, KeyedPool, Lease, Pool, PoolEvent, PoolStats
 from loopwright.queues import LifoQueue, PriorityQueue, Queue, QueueStats
 from loopwright.service import run
 from loopwright.timeouts import Timeout, TimeoutStats, timeout, timeout_at
@@ -40,12 +44,16 @@ __all__ = [
     "CallCancelled",
     "CancelToken",
     "CancelTokenStats",
+    "ConnectionStrategy",
     "Event",
     "EventStats",
     "FinishTimeout",
     "GroupFull",
+    "Histogram",
     "Keyed",
+    "KeyedPool",
     "KeyedStats",
+    "Lease",
     "LifoQueue",
     "Lock",
     "LockStats",
@@ -54,6 +62,12 @@ __all__ = [
     "MapError",
     "MapStats",
     "Permit",
+    "Pool",
+    "PoolClosed",
+    "PoolEvent",
+    "PoolFull",
+    "PoolStats",
+    "PoolTimeout",
     "Prefetch",
     "PrefetchStats",
     "PriorityQueue",

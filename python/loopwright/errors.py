@@ -18,6 +18,9 @@ __all__ = [
     "LoopMismatch",
     "LoopwrightError",
     "MapError",
+    "PoolClosed",
+    "PoolFull",
+    "PoolTimeout",
     "QueueShutDown",
     "TokenCancelled",
 ]
@@ -81,6 +84,39 @@ class MapError(LoopwrightError, ExceptionGroup[Exception]):
 
 class GroupFull(LoopwrightError, RuntimeError):
     """``TaskGroup.create_task`` or ``Background.spawn`` was called while ``limit`` tasks are alive."""
+
+
+class PoolClosed(LoopwrightError, RuntimeError):
+    """A connection was asked of a pool that is closing or closed."""
+
+
+class PoolFull(LoopwrightError, RuntimeError):
+    """A connection was asked of a pool for which ``max_waiting`` others wait already."""
+
+
+class PoolTimeout(LoopwrightError, TimeoutError):
+    """A pool had no connection to give within the time that the caller had.
+
+    Args:
+        message: what it says.
+        phase: what the caller waited for at the end: ``"wait"`` for a connection to come back; ``"connect"``,
+            ``"check"`` or ``"reset"`` for that hook.
+        in_use: how many connections were in use.
+        waiting: how many other callers waited.
+        holders: who had them, a line each; only of pools with ``leak_after``.
+    """
+
+    def __init__(
+        self, message: str, phase: str = "wait", in_use: int = 0, waiting: int = 0, holders: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.phase = phase
+        self.in_use = in_use
+        self.waiting = waiting
+        self.holders = tuple(holders)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.phase, self.in_use, self.waiting, self.holders)
 
 
 if sys.version_info >= (3, 13):

@@ -16,8 +16,8 @@
 
 const NONE: u32 = u32::MAX;
 
-/// A waiter's place in one [`Waiters`]. Stale tickets are recognised: no call with one has any effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A waiter's place in one [`Waiters`]. Stale tickets are recognised: no call with one has any effect. The default is one.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     index: u32,
     serial: u32,

@@ -64,6 +64,21 @@ pub fn met_last(hub: &Py<Hub>) -> bool {
     CACHED.with_borrow(|cached| cached.as_ref().is_some_and(|cached| cached.hub.is(hub)))
 }
 
+/// Whether this hub is the running loop's. Runs no Python code; false also when this thread has met another hub since.
+#[inline]
+pub fn is_running(py: Python<'_>, hub: &Py<Hub>) -> bool {
+    let key = || {
+        #[cfg(not(Py_3_12))]
+        if PRIVATE.load(Ordering::Relaxed)
+            && let Some(holder) = running_loop_holder(py)
+        {
+            return Some(holder);
+        }
+        running_loop(py).ok()
+    };
+    met_last(hub) && key().is_some_and(|key| CACHED.with_borrow(|met| met.as_ref().is_some_and(|met| met.key.is(&key))))
+}
+
 /// The hub of the running loop, made on first use.
 ///
 /// # Errors

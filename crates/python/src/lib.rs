@@ -19,11 +19,13 @@ mod guard;
 mod heap;
 mod hub;
 mod keyed;
+mod lease;
 mod lock;
 mod map;
 mod notify;
 mod op;
 mod permits;
+mod pool;
 mod queue;
 mod semaphore;
 mod sim;
@@ -51,11 +53,15 @@ mod _loopwright {
     #[pymodule_export]
     use crate::keyed::Keyed;
     #[pymodule_export]
+    use crate::lease::Lease;
+    #[pymodule_export]
     use crate::lock::Lock;
     #[pymodule_export]
     use crate::map::{Lane, Window};
     #[pymodule_export]
     use crate::permits::Permit;
+    #[pymodule_export]
+    use crate::pool::{KeyedPool, Pool};
     #[pymodule_export]
     use crate::queue::{LifoQueue, PriorityQueue, Queue};
     #[pymodule_export]
@@ -75,7 +81,9 @@ mod _loopwright {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::awaitable::init(py)?;
         crate::awaitable::install_slots::<crate::op::Op>(py);
+        crate::awaitable::install_slots::<crate::lease::Lease>(py);
         crate::awaitable::install_slots::<crate::timeout::Timeout>(py);
+        crate::awaitable::install_reuse::<crate::lease::Lease>(py);
         crate::awaitable::install_reuse::<crate::op::Op>(py);
         crate::awaitable::install_free_list::<crate::timeout::Timeout>(py);
         crate::awaitable::install_free_list::<crate::fut::Fut>(py);

@@ -24,6 +24,7 @@ use crate::event::WaitEvent;
 use crate::fut::Fut;
 use crate::gil::GilCell;
 use crate::hub::{Hub, Origin};
+use crate::lease::AcquireConnection;
 use crate::permits::Acquire;
 use crate::queue::{Get, Join, Put};
 use crate::task_group::{EnterGroup, LeaveGroup, Spawn};
@@ -140,6 +141,8 @@ pub trait Operation {
 pub enum Kind {
     /// `acquire` of everything that has permits.
     Acquire(Acquire),
+    /// `acquire` of a pool
+    AcquireConnection(AcquireConnection),
     /// `TaskGroup.__aenter__`
     EnterGroup(EnterGroup),
     /// `Queue.get`, and `async for` over a queue
@@ -162,6 +165,7 @@ macro_rules! each {
     ($kind:expr, $operation:ident => $body:expr) => {
         match $kind {
             Kind::Acquire($operation) => $body,
+            Kind::AcquireConnection($operation) => $body,
             Kind::EnterGroup($operation) => $body,
             Kind::Get($operation) => $body,
             Kind::Join($operation) => $body,
@@ -368,7 +372,7 @@ impl Op {
     ///
     /// # Errors
     /// What the await raises.
-    fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
+    pub fn step(slf: &Bound<'_, Self>) -> PyResult<Step> {
         let py = slf.py();
         let step = match slf.get().begin(py)? {
             Begun::Attempt(mut kind) => match each!(&mut kind, operation => operation.attempt(py)) {
@@ -384,6 +388,58 @@ impl Op {
         };
         slf.get().finish(py);
         step
+    }
+
+    /// An exception arrives at the operation.
+    ///
+    /// # Errors
+    /// The exception, as a rule.
+    pub fn throw_in(slf: &Bound<'_, Self>, error: PyErr) -> PyResult<Step> {
+        let py = slf.py();
+        let (stage, kind) = slf.get().end(py);
+        let (thrown, kind, waiting) = match (stage, kind) {
+            (Stage::Waiting { ticket, fut }, Some(mut kind)) => {
+                let thrown = each!(&mut kind, operation => operation.thrown(py, ticket, &error));
+                (thrown, kind, Some((ticket, fut)))
+            }
+            (Stage::Left, Some(mut kind)) => {
+                (each!(&mut kind, operation => operation.thrown_after_leaving(py, &error)), kind, None)
+            }
+            _ => return Err(error),
+        };
+        match (thrown, waiting) {
+            (Ok(Thrown::Raise), _) => Err(error),
+            (Ok(Thrown::WaitOn), Some((ticket, fut))) => {
+                let pending = fut.get().is_pending(py);
+                let step = slf.get().wait(py, kind, ticket, fut.into_bound(py));
+                if pending { Ok(step) } else { Self::step(slf) }
+            }
+            (Ok(Thrown::WaitOn), None) => {
+                {
+                    let mut op = slf.get().0.borrow(py);
+                    op.kind = Some(kind);
+                    op.stage = Stage::Unstarted;
+                }
+                Self::step(slf)
+            }
+            (Err(trouble), _) => {
+                trouble.set_cause(py, Some(error));
+                Err(trouble)
+            }
+        }
+    }
+
+    /// It ends here, and leaves its line.
+    ///
+    /// # Errors
+    /// What waking the next in line raises.
+    pub fn end_early(&self, py: Python<'_>) -> PyResult<()> {
+        match self.end(py) {
+            (Stage::Waiting { ticket, .. }, Some(mut kind)) => {
+                each!(&mut kind, operation => operation.leave(py, ticket))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -413,48 +469,11 @@ impl Op {
         value: Option<&Bound<'_, PyAny>>,
         traceback: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
-        let error = aio::thrown(error, value, traceback);
-        let (stage, kind) = slf.get().end(py);
-        let (thrown, kind, waiting) = match (stage, kind) {
-            (Stage::Waiting { ticket, fut }, Some(mut kind)) => {
-                let thrown = each!(&mut kind, operation => operation.thrown(py, ticket, &error));
-                (thrown, kind, Some((ticket, fut)))
-            }
-            (Stage::Left, Some(mut kind)) => {
-                (each!(&mut kind, operation => operation.thrown_after_leaving(py, &error)), kind, None)
-            }
-            _ => return Err(error),
-        };
-        match (thrown, waiting) {
-            (Ok(Thrown::Raise), _) => Err(error),
-            (Ok(Thrown::WaitOn), Some((ticket, fut))) => {
-                let pending = fut.get().is_pending(py);
-                let step = slf.get().wait(py, kind, ticket, fut.into_bound(py));
-                awaitable::answer_send(py, if pending { step } else { Self::step(slf)? })
-            }
-            (Ok(Thrown::WaitOn), None) => {
-                {
-                    let mut op = slf.get().0.borrow(py);
-                    op.kind = Some(kind);
-                    op.stage = Stage::Unstarted;
-                }
-                awaitable::answer_send(py, Self::step(slf)?)
-            }
-            (Err(trouble), _) => {
-                trouble.set_cause(py, Some(error));
-                Err(trouble)
-            }
-        }
+        awaitable::answer_send(slf.py(), Self::throw_in(slf, aio::thrown(error, value, traceback))?)
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match self.end(py) {
-            (Stage::Waiting { ticket, .. }, Some(mut kind)) => {
-                each!(&mut kind, operation => operation.leave(py, ticket))
-            }
-            _ => Ok(()),
-        }
+        self.end_early(py)
     }
 
     #[getter]
@@ -518,7 +537,7 @@ impl Drop for State {
 }
 
 /// Does something in a deallocation: whatever exception is on its way stays on its way.
-fn keeping_error(py: Python<'_>, action: impl FnOnce() -> PyResult<()>) {
+pub fn keeping_error(py: Python<'_>, action: impl FnOnce() -> PyResult<()>) {
     let pending = PyErr::take(py);
     if let Err(error) = action() {
         error.write_unraisable(py, None);

@@ -20,6 +20,7 @@ use crate::aio;
 use crate::awaitable;
 use crate::fut::Fut;
 use crate::hub::{Hub, Origin};
+use crate::pool::Pool;
 use crate::timeout::Timeout;
 
 /// Whom a deadline concerns.
@@ -28,6 +29,8 @@ pub enum Deadline {
     Timeout(Py<Timeout>),
     /// The operation that waits with this future.
     Wake(Py<Fut>),
+    /// The books of this pool.
+    Pool(Py<Pool>),
 }
 
 /// How the time of a loop is read.
@@ -50,9 +53,9 @@ pub struct Timers {
     innermost: HashMap<usize, Py<Timeout>, BuildHasherDefault<Address>>,
 }
 
-/// A task's address is spread well enough by dropping the bits that alignment makes equal.
+/// For maps by an object's address: it is spread well enough by dropping the bits that alignment makes equal.
 #[derive(Default)]
-struct Address(u64);
+pub struct Address(u64);
 
 impl Hasher for Address {
     fn finish(&self) -> u64 {
@@ -133,6 +136,7 @@ impl Timers {
             match deadline {
                 Deadline::Timeout(timeout) => visit.call(timeout)?,
                 Deadline::Wake(fut) => visit.call(fut)?,
+                Deadline::Pool(pool) => visit.call(pool)?,
             }
         }
         for timeout in self.innermost.values() {
@@ -197,6 +201,12 @@ impl Hub {
             Clock::Monotonic => Ok(monotonic()),
             Clock::Loop => Self::loop_time(slf),
         }
+    }
+
+    /// The same where that runs no Python code.
+    #[inline]
+    pub fn now_at_once(&self, py: Python<'_>) -> Option<f64> {
+        (self.timers(py).clock == Clock::Monotonic).then(monotonic)
     }
 
     fn loop_time(slf: &Bound<'_, Self>) -> PyResult<f64> {
@@ -303,6 +313,7 @@ impl Hub {
             let served = match &deadline {
                 Deadline::Timeout(timeout) => Timeout::expire(timeout.bind(py)),
                 Deadline::Wake(fut) => Fut::wake(fut.bind(py), Origin::Loop),
+                Deadline::Pool(pool) => Pool::go_off(pool.bind(py)),
             };
             let Err(error) = served else { continue };
             if !error.is_instance_of::<PyException>(py) {

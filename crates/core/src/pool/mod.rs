@@ -58,6 +58,7 @@ mod clockwork;
 mod config;
 mod conns;
 mod counts;
+mod ids;
 mod keys;
 mod line;
 mod list;
@@ -508,6 +509,14 @@ impl<W, E: Clone> Ledger<W, E> {
     pub fn state(&self, conn: Conn) -> Option<State> {
         let entry = self.conns.get(conn.index)?;
         (entry.serial == conn.serial).then_some(entry.state)
+    }
+
+    /// The wakers of those in line, in no particular order.
+    pub fn wakers(&self) -> impl Iterator<Item = &W> {
+        self.waits.indices().filter_map(|index| match &self.waits[index].outcome {
+            Outcome::InLine(waker) => Some(waker),
+            Outcome::Granted(_) | Outcome::Refused(_) => None,
+        })
     }
 
     /// Whose connection it is.
