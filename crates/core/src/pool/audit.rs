@@ -70,6 +70,7 @@ impl<W, E: Clone> Ledger<W, E> {
         assert_eq!(tally, key.tally, "the books of the key are right");
         assert!(tally.held() <= self.config.max_per_key, "above max_per_key");
         assert_eq!(key.blocked.is_linked(), key.need > 0);
+        assert_eq!(key.failures > 0, key.retry.is_some(), "failures are remembered for a while, not for ever");
         let waiting = key.line.waiting();
         if waiting == 0 {
             assert_eq!(key.need, 0);

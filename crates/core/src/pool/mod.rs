@@ -66,21 +66,21 @@ mod states;
 mod supply;
 
 /// A connection. Stale ones are recognised: no event about one has any effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Conn {
     index: u32,
     serial: u32,
 }
 
 /// A key. Stale ones are recognised: see [`Ledger::knows`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId {
     index: u32,
     serial: u32,
 }
 
 /// A waiter's place. Stale ones are recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     index: u32,
     serial: u64,

@@ -213,7 +213,7 @@ impl<W, E: Clone> Ledger<W, E> {
     pub(super) fn connect_lost(&mut self, key: u32, wave: u32, error: Option<&E>, now: f64, out: &mut Actions<W>) {
         let entry = &mut self.keys[key];
         entry.failures = entry.failures.saturating_add(1);
-        if wave == entry.wave {
+        if wave == entry.wave || entry.setbacks == 0 {
             entry.wave = entry.wave.wrapping_add(1);
             let longest = self.config.retry_base * 2_f64.powi(entry.setbacks.min(64).cast_signed());
             entry.setbacks = entry.setbacks.saturating_add(1);
