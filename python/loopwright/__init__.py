@@ -8,6 +8,8 @@ from loopwright.background import Background, BackgroundStats, Restart
 from loopwright.cancellation import CancelToken, CancelTokenStats, finish
 from loopwright.errors import (
     CallCancelled,
+    CloseError,
+    CloseTimeout,
     FinishTimeout,
     GroupFull,
     LoopMismatch,
@@ -16,6 +18,8 @@ from loopwright.errors import (
     PoolFull,
     PoolTimeout,
     QueueShutDown,
+    ResourceCycle,
+    ResourcesClosed,
     TokenCancelled,
 )
 from loopwright.groups import TaskGroup, TaskGroupStats, race
@@ -33,6 +37,7 @@ from loopwright.limits import (
 from loopwright.mapping import AsyncMap, MapError, MapStats, Prefetch, PrefetchStats, amap, gather, prefetch
 from loopwright.pools import ConnectionStrategy, Histogram, KeyedPool, Lease, Pool, PoolEvent, PoolStats
 from loopwright.queues import LifoQueue, PriorityQueue, Queue, QueueStats
+from loopwright.resources import Resources, ResourcesStats
 from loopwright.service import run
 from loopwright.timeouts import Timeout, TimeoutStats, timeout, timeout_at
 
@@ -44,6 +49,8 @@ __all__ = [
     "CallCancelled",
     "CancelToken",
     "CancelTokenStats",
+    "CloseError",
+    "CloseTimeout",
     "ConnectionStrategy",
     "Event",
     "EventStats",
@@ -74,6 +81,10 @@ __all__ = [
     "Queue",
     "QueueShutDown",
     "QueueStats",
+    "ResourceCycle",
+    "Resources",
+    "ResourcesClosed",
+    "ResourcesStats",
     "Restart",
     "Semaphore",
     "SemaphoreStats",

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 __all__ = [
     "CallCancelled",
+    "CloseError",
+    "CloseTimeout",
     "FinishTimeout",
     "GroupFull",
     "LoopMismatch",
@@ -22,6 +24,8 @@ __all__ = [
     "PoolFull",
     "PoolTimeout",
     "QueueShutDown",
+    "ResourceCycle",
+    "ResourcesClosed",
     "TokenCancelled",
 ]
 
@@ -44,6 +48,26 @@ class CallCancelled(LoopwrightError, RuntimeError):
     It comes from something the call awaits that was cancelled by somebody else (a task, a future). Passed on as it
     is, it would look like a cancel of the caller.
     """
+
+
+class CloseError(LoopwrightError, ExceptionGroup[Exception]):
+    """Some resources of a :class:`loopwright.Resources` could not be closed properly; all were tried."""
+
+    def derive(self, excs: Sequence[Exception], /) -> CloseError:  # type: ignore[override]
+        """A group of some of the exceptions."""
+        return CloseError(self.message, excs)
+
+
+class CloseTimeout(LoopwrightError, TimeoutError):
+    """A resource did not close within ``close_timeout`` and was cancelled; in a :class:`CloseError`."""
+
+
+class ResourceCycle(LoopwrightError, RuntimeError):
+    """The factories of some resources wait for each other; the message names them in order."""
+
+
+class ResourcesClosed(LoopwrightError, RuntimeError):
+    """``Resources.get`` was called, or still waited, when ``aclose`` was called."""
 
 
 class MapError(LoopwrightError, ExceptionGroup[Exception]):
