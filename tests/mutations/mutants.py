@@ -12,6 +12,7 @@ LIMITS = (
 )
 QUEUE = ("tests/test_queue.py", "promise_6 or overtake")
 MAP = ("tests/test_mapping.py", "sweep or random_cancels")
+POOL = ("tests/test_pool_gates.py", "nothing_is_lost_whoever or random_parameters")
 ACROSS = ("tests/test_promises.py", "every_step or random_cancels")
 
 
@@ -163,5 +164,54 @@ MUTANTS = [
         "                let hole = self.places.iter().position(|place| place.1.is_none());\n"
         "                self.places[hole.unwrap_or(index - first)].1 = Some(result);",
         MAP,
+    ),
+    Mutant(
+        "pool: one more connection than agreed",
+        "crates/core/src/pool/config.rs",
+        "        self.max_size.saturating_add(self.burst)",
+        "        self.max_size.saturating_add(self.burst) + 1",
+        POOL,
+    ),
+    Mutant(
+        "pool: room is free at the return, not at the close",
+        "crates/core/src/pool/conns.rs",
+        "        self.0.iter().sum()\n",
+        "        self.0.iter().sum::<usize>() - self.of(State::Closing)\n",
+        POOL,
+    ),
+    Mutant(
+        "pool: what a cancelled waiter was granted is lost",
+        "crates/core/src/pool/mod.rs",
+        "                if self.take_back(conn.index) {\n                    self.arrive(conn.index, now, out);",
+        "                if !self.take_back(conn.index) {\n                    self.arrive(conn.index, now, out);",
+        POOL,
+    ),
+    Mutant(
+        "pool: what is dirty goes to the next",
+        "crates/core/src/pool/mod.rs",
+        "                if condition == Condition::Dirty && exclusive {",
+        "                if condition == Condition::Dirty && !exclusive {",
+        POOL,
+    ),
+    Mutant(
+        "pool: after a failed connect nobody tries again",
+        "crates/core/src/pool/clockwork.rs",
+        "            None => self.keys[key].retry = Some(self.timers.insert(when, Timer::Retry(key))),",
+        "            None => self.keys[key].retry = Some(self.timers.insert(f64::INFINITY, Timer::Retry(key))),",
+        POOL,
+    ),
+    Mutant(
+        "pool: a hook that hangs keeps its room",
+        "crates/core/src/pool/clockwork.rs",
+        "        if limit.is_finite() {\n            self.conns[index].hook =",
+        "        if limit.is_nan() {\n            self.conns[index].hook =",
+        POOL,
+    ),
+    Mutant(
+        "pool: closed before its connections are",
+        "crates/core/src/pool/supply.rs",
+        "        if self.draining && !self.drained && self.tally.held() == 0 && self.waiting == 0 {",
+        "        if self.draining && !self.drained && self.tally.staying() == 0 && self.waiting == 0 {",
+        POOL,
     ),
 ]
