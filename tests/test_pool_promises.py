@@ -639,8 +639,8 @@ def test_a_strategy_of_asyncio_connection_pool_is_accepted(cell: Cell) -> None:
     async def main() -> None:
         server = Server({})
         async with Pool(Strategy(server), max_size=1) as pool:
-            first = await hold(pool)
-            server.open.discard(first)
+            async with pool.acquire() as first:
+                server.open.discard(first)
             assert await hold(pool) is not first
         assert not server.open
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import os
 import sys
@@ -124,7 +125,7 @@ class Driver(native._Pool[C]):
     # Connect
 
     def _start_connect(self, conn: int, key: object) -> None:
-        self._spawn(conn, self._connect(conn, key), "connect")
+        self._spawn(conn, self._connect(conn, key), "connect", lambda stopped: self._not_connected(conn, key, stopped))
 
     async def _connect(self, conn: int, key: object) -> None:
         try:
@@ -167,9 +168,11 @@ class Driver(native._Pool[C]):
                 result = close(connection)
                 if is_awaitable(result):
                     await result
-        except Exception as error:
-            self._report(error, f"{self._label}: closing a connection that came too late failed")
+        except BaseException as error:
             self._cut(connection)
+            if not isinstance(error, Exception):
+                raise
+            self._report(error, f"{self._label}: closing a connection that came too late failed")
 
     async def _keep(self, conn: int, key: object, manager: Any) -> None:
         """Enters a connection's ``async with``, and leaves it, in this task, when the connection is to be closed."""
@@ -242,10 +245,16 @@ class Driver(native._Pool[C]):
             if not isinstance(error, Exception):
                 raise
             return
-        if is_awaitable(result):
-            self._spawn(conn, self._await_hook(conn, result, connection, report, what), what)
-        else:
+        if not is_awaitable(result):
             self._hook_ended(conn, connection, result, report, what)
+            return
+
+        def never_ran(stopped: BaseException) -> None:
+            if inspect.iscoroutine(result):
+                result.close()
+            self._hook_ended(conn, connection, stopped, report, what)
+
+        self._spawn(conn, self._await_hook(conn, result, connection, report, what), what, never_ran)
 
     async def _await_hook(
         self, conn: int, hook: Awaitable[Any], connection: Any, report: Callable[[int, bool], bool], what: str
@@ -276,6 +285,8 @@ class Driver(native._Pool[C]):
         if not ok:
             kind: Any = f"{what}_failed"
             self._tell(kind, key=key, connection=connection, error=error)
+            if what == "close" and connection is not None:
+                self._cut(connection)  # whatever the close got done: it is not to stay open
         if what == "close":
             self._tell("closed", key=key, connection=connection)
 
@@ -322,7 +333,14 @@ class Driver(native._Pool[C]):
 
     # Tasks
 
-    def _spawn(self, conn: int | None, coroutine: Coroutine[Any, Any, None], what: str) -> None:
+    def _spawn(
+        self,
+        conn: int | None,
+        coroutine: Coroutine[Any, Any, None],
+        what: str,
+        never_ran: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        """Makes a task of a hook. One that is cancelled before its first step reports nothing: ``never_ran`` does."""
         loop = self._loop or asyncio.get_running_loop()
         task = loop.create_task(coroutine, name=f"{self._label}: {what}", context=self._context.copy())
         if task.done():
@@ -330,8 +348,16 @@ class Driver(native._Pool[C]):
         if conn is None:
             self._strays.add(task)
             task.add_done_callback(self._strays.discard)
-        elif conn not in self._keepers:
+        elif self._keepers.get(conn) is not task:
             self._jobs[conn] = task
+
+            def ended(_: asyncio.Task[None]) -> None:
+                if self._jobs.get(conn) is task:
+                    del self._jobs[conn]
+                    if never_ran is not None:
+                        never_ran(asyncio.CancelledError())
+
+            task.add_done_callback(ended)
 
     def _job_ended(self, conn: int) -> None:
         if self._jobs.get(conn) is asyncio.current_task():

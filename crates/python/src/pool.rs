@@ -494,8 +494,10 @@ impl Pool {
     /// `KeyboardInterrupt` and the like.
     pub fn go_off(slf: &Bound<'_, Self>) -> PyResult<()> {
         let spent = Self::state(slf).alarm.take();
+        // A timer may go off a hair before its time. Then nothing would be due, and it would be set for the same again.
+        let when = spent.as_ref().map_or(f64::NEG_INFINITY, |(when, ..)| *when);
         drop(spent);
-        Self::event(slf, |ledger, now, out| ledger.tick(now, out))
+        Self::event(slf, |ledger, now, out| ledger.tick(now.max(when), out))
     }
 
     // --- acquire -----------------------------------------------------------------------------------------------------
