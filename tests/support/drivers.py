@@ -18,7 +18,6 @@ __all__ = [
     "Driver",
     "Psycopg",
     "Redis",
-    "RedisClient",
     "SQLAlchemy",
     "SharedSSH",
     "WrongAnswer",
@@ -113,7 +112,7 @@ class SQLAlchemy(Psycopg):
 
 
 class Redis(Driver):
-    """A client that keeps one connection, so that an unread answer or an open MULTI meets the next user."""
+    """A client: of one connection, or over a pool, where each command takes a connection and a pipeline keeps one."""
 
     async def echo(self, connection: Any, nonce: str) -> None:
         expect(await connection.execute_command("ECHO", nonce), nonce.encode())
@@ -121,17 +120,6 @@ class Redis(Driver):
     async def slow(self, connection: Any, nonce: str, seconds: float) -> None:
         expect(await connection.execute_command("BLPOP", "storm.nothing", seconds), None)
         await self.echo(connection, nonce)
-
-    async def transaction(self, connection: Any, nonce: str, seconds: float) -> None:
-        await self.echo(connection, nonce)
-        expect(await connection.execute_command("MULTI"), b"OK")
-        expect(await connection.execute_command("ECHO", nonce), b"QUEUED")
-        await asyncio.sleep(seconds)
-        expect(await connection.execute_command("EXEC"), [nonce.encode()])
-
-
-class RedisClient(Redis):
-    """A client over a pool: each command takes a connection, a pipeline keeps one."""
 
     async def transaction(self, connection: Any, nonce: str, seconds: float) -> None:
         async with connection.pipeline(transaction=True) as pipeline:

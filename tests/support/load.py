@@ -16,6 +16,8 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import dataclasses
+import gc
 import itertools
 import os
 import random
@@ -55,6 +57,8 @@ class Plan:
     down: float = 0.3
     stopped: float = 1.0
     silent: float = 1.0
+    pause: float = 0.0
+    """Between two operations of one task, on average."""
     cancels_per_second: float = 200.0
     seed: int = 1
 
@@ -64,6 +68,11 @@ class Plan:
         if os.environ.get("LOOPWRIGHT_STRESS") == "1":
             changes = {"seconds": 30.0, "stopped": 5.0, "silent": 3.0} | changes
         return cls(**changes)
+
+    def for_ssh(self) -> Plan:
+        """Fewer and slower: a login costs both sides some 50 ms of CPU, a command costs a process."""
+        slower = {"deadline": 3 * self.deadline, "timeout": 2 * self.timeout, "pause": 1.0, "cancels_per_second": 50.0}
+        return dataclasses.replace(self, max_size=4, **slower)
 
     @property
     def allowed_recovery(self) -> float:
@@ -211,7 +220,11 @@ class FileSite(Site):
             connection.execute("CREATE TABLE storm (owner TEXT)")
         self._sampler.start()
 
+    def _threads(self) -> set[int | None]:
+        return {thread.ident for thread in threading.enumerate() if "_connection_worker_thread" in thread.name}
+
     def _files(self) -> int:
+        gc.collect()  # a cursor in a traceback keeps the file of a closed connection open
         found = 0
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
@@ -219,11 +232,15 @@ class FileSite(Site):
         return found - (self._lock is not None)
 
     def _sample(self) -> None:
+        """A thread that is seen twice is a connection's; one that has just closed its connection ends at once."""
+        before: set[int | None] = set()
         while not self._over.wait(0.01):
-            self.peak = max(self.peak, self._files())
+            now = self._threads()
+            self.peak = max(self.peak, len(before & now))
+            before = now
 
     async def sessions(self) -> int:
-        return max(self._files(), sum("_connection_worker_thread" in thread.name for thread in threading.enumerate()))
+        return max(self._files(), len(self._threads()))
 
     def counts(self) -> tuple[int, int]:
         return self.peak, 0
@@ -232,7 +249,7 @@ class FileSite(Site):
         """Another program keeps everybody out."""
 
         async def lock() -> None:
-            other = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
+            other = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
             await asyncio.to_thread(other.execute, "BEGIN EXCLUSIVE")
             self._lock = other
 
@@ -261,6 +278,10 @@ class Subject(abc.ABC):
     driver: Driver
     limit: int | None = None
     """The most connections it may open; None: the plan's ``max_size + burst``."""
+
+    def adapted(self, plan: Plan) -> Plan:
+        """The plan, where this driver needs more time."""
+        return plan
 
     @abc.abstractmethod
     async def open(self, site: Any, plan: Plan) -> None: ...
@@ -371,8 +392,8 @@ class _Storm:
             await asyncio.wait({task})
             del self.running[task]
             self.note(task, kind, began)
-            if not task.cancelled() and task.exception() is not None:
-                await asyncio.sleep(0.01)  # as a user who backs off a little
+            failed = not task.cancelled() and task.exception() is not None
+            await asyncio.sleep(self.random.uniform(0, 2 * self.plan.pause) + 0.01 * failed)
 
     def note(self, task: asyncio.Task[None], kind: str, began: float) -> None:
         verdict, error = self.verdict, None if task.cancelled() else task.exception()
@@ -535,4 +556,4 @@ async def _within(seconds: float, condition: Callable[[], Awaitable[bool]]) -> b
 
 async def storm(subject: Subject, site: Site, plan: Plan) -> Verdict:
     """Lets the load loose on a pool and says what came out."""
-    return await _Storm(subject, site, plan).run()
+    return await _Storm(subject, site, subject.adapted(plan)).run()

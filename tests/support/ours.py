@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import importlib
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -66,9 +67,12 @@ class Redis(Ours):
 
 
 class AsyncSSH(Ours):
-    """One host, its connections shared by ten users each; commands by the integration's ``run``."""
+    """One host, its connections shared by five users each; commands by the integration's ``run``."""
 
     name, integration, server, packages = "loopwright + asyncssh", "asyncssh", "openssh", ("asyncssh",)
+
+    def adapted(self, plan: Plan) -> Plan:
+        return plan.for_ssh()
 
     def make(self, integration: Any, site: Any, plan: Plan, options: dict[str, Any]) -> Any:
         server = site.server
@@ -77,7 +81,8 @@ class AsyncSSH(Ours):
         login = {"username": server.user, "client_keys": [server.client_key], "known_hosts": server.known_hosts}
         address = {"host": site.host, "port": site.port, "config": None, "agent_path": None, "keepalive_interval": 0.5}
         del options["burst"]
-        return integration.pool(max_per_key=plan.max_size, driver_options={**login, **address}, **options)
+        sizes = {"max_per_key": plan.max_size, "max_shares": 5}
+        return integration.pool(driver_options={**login, **address}, **sizes, **options)
 
     def use(self) -> AbstractAsyncContextManager[Any]:
         lease: AbstractAsyncContextManager[Any] = self.pool.acquire("host")
@@ -87,6 +92,10 @@ class AsyncSSH(Ours):
 class Aiosqlite(Ours):
     name, integration, server, packages = "loopwright + aiosqlite", "aiosqlite", "file", ("aiosqlite",)
     driver = drivers.Aiosqlite()
+
+    def adapted(self, plan: Plan) -> Plan:
+        """Whoever is kept out by a lock keeps a thread, which no hook can end before the lock is given up."""
+        return dataclasses.replace(plan, hook_timeout=2 * plan.stopped)
 
     def make(self, integration: Any, site: Any, plan: Plan, options: dict[str, Any]) -> Any:
         return integration.pool(site.path, driver_options={"timeout": 0.2, "isolation_level": None}, **options)

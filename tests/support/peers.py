@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -106,12 +107,16 @@ class RedisPool(Subject):
 
     name, server = "redis.asyncio.BlockingConnectionPool", "redis"
     packages = ("redis",)
-    driver = drivers.RedisClient()
+    driver = drivers.Redis()
+
+    def adapted(self, plan: Plan) -> Plan:
+        """A command waits for its connection too; what it may take at the server is the socket's timeout."""
+        return dataclasses.replace(plan, deadline=plan.deadline + plan.timeout)
 
     async def open(self, site: Any, plan: Plan) -> None:
         redis = requires.module("redis.asyncio")
         self.limit = plan.max_size
-        times = {"health_check_interval": plan.check_after, "socket_connect_timeout": plan.deadline}
+        times = {"health_check_interval": plan.check_after, "socket_connect_timeout": 1.0, "socket_timeout": 1.0}
         options = {"max_connections": plan.max_size, "timeout": plan.timeout, **times}
         self.pool = redis.BlockingConnectionPool.from_url(site.server.url_at(site.host, site.port), **options)
         self.client = redis.Redis(connection_pool=self.pool)
@@ -139,7 +144,7 @@ class RedisPool(Subject):
 
 
 class _OneConnection:
-    """As much of a client as :class:`drivers.RedisClient` needs, on one connection."""
+    """As much of a client as :class:`drivers.Redis` needs, on one connection."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -205,13 +210,16 @@ class OverRedis(AsyncioConnectionPool):
     def strategy(self, site: Any, plan: Plan) -> dict[str, Callable[..., Any]]:
         redis = requires.module("redis.asyncio")
 
+        url = site.server.url_at(site.host, site.port)
+
         async def make() -> Any:
-            options = {"single_connection_client": True, "socket_connect_timeout": plan.deadline}
-            return await redis.Redis.from_url(site.server.url_at(site.host, site.port), **options).initialize()
+            client = redis.Redis.from_url(url, max_connections=1, socket_connect_timeout=plan.deadline)
+            await client.ping()
+            return client
 
         return {
             "make_connection": make,
-            "connection_is_closed": lambda client: not client.connection.is_connected,
+            "connection_is_closed": lambda client: False,  # it connects again by itself
             "close_connection": lambda client: client.aclose(),
         }
 
@@ -220,6 +228,9 @@ class OverAsyncSSH(AsyncioConnectionPool):
     name, server = "asyncio-connection-pool + asyncssh", "openssh"
     packages = ("asyncio-connection-pool", "asyncssh")
     driver = drivers.AsyncSSH()
+
+    def adapted(self, plan: Plan) -> Plan:
+        return plan.for_ssh()
 
     def strategy(self, site: Any, plan: Plan) -> dict[str, Callable[..., Any]]:
         asyncssh, server = requires.module("asyncssh"), site.server

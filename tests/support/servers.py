@@ -36,6 +36,8 @@ from support import requires
 __all__ = ["OpenSSH", "Postgres", "Redis", "Server", "Servers", "free_port"]
 
 HOST = "127.0.0.1"
+MARK = "LOOPWRIGHT_TEST_SERVER"
+"""In the environment of every process of a server: where its directory is."""
 START_LIMIT = 30.0
 """Seconds that a server may take to answer after it was started."""
 
@@ -82,9 +84,14 @@ def _children(pids: set[int]) -> set[int]:
     return found
 
 
-def _family(pid: int) -> set[int]:
-    """A process and everything below it. PostgreSQL's backends and sshd's sessions leave the process group."""
+def _family(pid: int, mark: bytes) -> set[int]:
+    """A process, everything below it, and every orphan of it: PostgreSQL's backends and sshd's sessions leave the
+    process group, and a command outlives its session. ``mark`` is in the environment of all of them."""
     family, new = set(), {pid} if _alive(pid) else set()
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError, ValueError):
+            if mark in Path(f"/proc/{entry}/environ").read_bytes() and _alive(int(entry)):
+                new.add(int(entry))
     while new:
         family |= new
         new = _children(new) - family
@@ -172,7 +179,9 @@ class Server:
     def start(self) -> None:
         """Starts it, and returns when it takes connections."""
         with open(self.home / "log", "ab") as log:
-            options = {"start_new_session": True, "stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            environment = os.environ | {MARK: str(self.home)}
+            options: dict[str, Any] = {"start_new_session": True, "env": environment}
+            options |= {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             self._child = subprocess.Popen(self._command(), cwd=self.home, **options, **self._as_user())
         (self.home / "pid").write_text(str(self._child.pid))
         try:
@@ -188,20 +197,23 @@ class Server:
         """Arguments for Popen: the user whose processes these are."""
         return {}
 
+    def _family(self) -> set[int]:
+        return _family(self._pid, f"{MARK}={self.home}\0".encode())
+
     def pause(self) -> None:
         """SIGSTOP to all of its processes: connections stay open, nothing is answered."""
         _send({self._pid} - {0}, signal.SIGSTOP)  # the parent first: it makes no more children
-        _send(_family(self._pid), signal.SIGSTOP)
+        _send(self._family(), signal.SIGSTOP)
 
     def resume(self) -> None:
-        _send(_family(self._pid), signal.SIGCONT)
+        _send(self._family(), signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL to all of its processes: as when the machine loses its power."""
         pid = self._pid
         if pid:
             _send({pid}, signal.SIGSTOP)
-            family = _family(pid)
+            family = self._family()
             _send(family, signal.SIGKILL)
             if self._child is not None:
                 self._child.wait()
@@ -379,6 +391,7 @@ class OpenSSH(Server):
             "MaxSessions 100",
             "PerSourceMaxStartups none",
             "Subsystem sftp internal-sftp",
+            f"SetEnv {MARK}={self.home} HOME={self.home}",  # bash reads no .bashrc of the user's
         ]
         settings = self.home / "sshd_config"
         settings.write_text("\n".join([*lines, ""]))
