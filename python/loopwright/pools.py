@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from loopwright import _loopwright as native
 from loopwright._arguments import seconds
@@ -358,7 +358,7 @@ class Pool(_Base[C]):
             raise errors.exceptions[0] from None
 
 
-class KeyedPool(_Base[C], native._KeyedPool[K, C]):
+class KeyedPool(_Base[C], native._KeyedPool[K, C], Generic[K, C]):
     """One pool over many hosts: connections by key, under a limit for each key and one for all.
 
     An idle connection of a quiet key makes room for a busy one, the one unused longest first. Keys that wait for room
