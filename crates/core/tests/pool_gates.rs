@@ -155,8 +155,7 @@ impl World {
             Gate::Ok => self.ready.push_back(Event::Answer(hook, conn, true)),
             Gate::Raises => self.ready.push_back(Event::Answer(hook, conn, false)),
             Gate::Slow => self.later.push((self.now + 1.0, Event::Answer(hook, conn, true))),
-            // It answers at last, when nobody listens any more.
-            Gate::Hangs => self.later.push((self.now + HOOK_TIMEOUT + 1.0, Event::Answer(hook, conn, true))),
+            Gate::Hangs => {}
         }
     }
 
@@ -178,8 +177,13 @@ impl World {
                 }
                 Action::Abort(conn, _) => {
                     let seen = self.find(conn);
-                    (seen.exists, seen.running) = (false, None);
-                    if let Some(user) = seen.owner.take() {
+                    seen.exists = false;
+                    let (running, owner) = (seen.running.take(), seen.owner.take());
+                    if let Some(hook) = running {
+                        // It answers at last, and nobody listens any more.
+                        self.later.push((self.now + 1.0, Event::Answer(hook, conn, true)));
+                    }
+                    if let Some(user) = owner {
                         assert!(self.closing, "only the end of the pool takes a connection away");
                         self.users[user] = User::Gone;
                     }

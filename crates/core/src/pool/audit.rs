@@ -2,7 +2,7 @@
 //! builds; [`Ledger::audit`] counts everything, for tests.
 
 use super::conns::Tally;
-use super::line::Outcome;
+use super::line::{Outcome, Wait};
 use super::supply::Pick;
 use super::{Ledger, State};
 
@@ -71,6 +71,8 @@ impl<W, E: Clone> Ledger<W, E> {
         assert!(tally.held() <= self.config.max_per_key, "above max_per_key");
         assert_eq!(key.blocked.is_linked(), key.need > 0);
         assert_eq!(key.failures > 0, key.retry.is_some(), "failures are remembered for a while, not for ever");
+        let granted = |wait: &&Wait<W, E>| wait.key == index && matches!(wait.outcome, Outcome::Granted(_));
+        assert_eq!(self.waits.iter().filter(granted).count(), key.line.granted(), "no reservation is forgotten");
         let waiting = key.line.waiting();
         if waiting == 0 {
             assert_eq!(key.need, 0);

@@ -16,7 +16,8 @@
 //! **Supply.** Connects, checks and resets belong to the pool and to no waiter: whoever is first in line when one
 //! succeeds gets it, and a waiter that leaves stops none. While more wait than are on their way, the next comes from
 //! what is idle (checked first when it was idle for longer than `check_after`, and fresh ones first), else from a
-//! connect if there is room, else the connection of another key that is idle for longest is closed to make room.
+//! connect if there is room, else the connection of another key that is idle for longest is closed to make room. Nobody
+//! waits for a connect alone while an idle connection could be checked.
 //!
 //! **The line.** First in, first out for each key. What a waiter was granted and leaves behind goes to the next in the
 //! same event, without a reset: nobody used it. A deadline ends a wait that was not granted, never one that was.

@@ -48,6 +48,13 @@ impl<W, E: Clone> Ledger<W, E> {
         if self.config.shared() { waiting > 0 && in_flight == 0 } else { waiting > in_flight }
     }
 
+    /// Whether more wait than will be served by what is open already. A connect on its way is no reason to leave an
+    /// idle connection unchecked: it can take far longer than a check, or hang.
+    fn wants_check(&self, key: &Key) -> bool {
+        let in_flight = key.tally.of(State::Checking) + key.tally.of(State::Resetting);
+        if self.config.shared() { in_flight == 0 } else { key.line.waiting() > in_flight }
+    }
+
     /// How many connects this key needs, room aside.
     pub(super) fn connects_for(&self, key: u32, waiting: usize, now: f64) -> usize {
         let key = &self.keys[key];
@@ -147,9 +154,7 @@ impl<W, E: Clone> Ledger<W, E> {
                     self.close(index, Cause::Expired, now, out);
                 }
                 Pick::Old(index) => self.doom(index, Cause::Expired),
-                Pick::Stale(index) if self.is_short(&self.keys[key], self.keys[key].line.waiting()) => {
-                    self.check(index, now, out);
-                }
+                Pick::Stale(index) if self.wants_check(&self.keys[key]) => self.check(index, now, out),
                 Pick::Stale(_) | Pick::Nothing => break,
             }
         }

@@ -466,7 +466,7 @@ impl Pair {
 }
 
 fn cases() -> u32 {
-    if std::env::var_os("LOOPWRIGHT_STRESS").is_some() { 400_000 } else { 8_000 }
+    if std::env::var_os("LOOPWRIGHT_STRESS").is_some() { 100_000 } else { 8_000 }
 }
 
 /// More than a million events; and every step that the table of states allows is taken in them.

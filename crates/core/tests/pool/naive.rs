@@ -183,6 +183,11 @@ impl Naive {
         if self.shared() { waiting > 0 && in_flight == 0 } else { waiting > in_flight }
     }
 
+    fn wants_check(&self, key: usize) -> bool {
+        let checks = self.count(Some(key), &[State::Checking, State::Resetting]);
+        if self.shared() { checks == 0 } else { self.line(key).len() > checks }
+    }
+
     fn need_of(&self, key: usize, waiting: usize, now: f64) -> usize {
         if !self.short(key, waiting) || self.holds_back(key, now) {
             return 0;
@@ -431,7 +436,7 @@ impl Naive {
                 if self.conns[c].state == Some(State::Idle) { self.close(c, now) } else { self.doom(c) }
             } else if !self.is_stale(c, now) {
                 self.grant(c, now);
-            } else if self.short(key, self.line(key).len()) {
+            } else if self.wants_check(key) {
                 self.enter(c, State::Checking, now);
                 self.acts.push(Act::Check(c));
             } else {

@@ -238,6 +238,19 @@ fn nobody_waits_for_a_check_beside_a_fresh_one() {
 }
 
 #[test]
+fn nobody_waits_for_a_connect_beside_an_idle_one_that_could_be_checked() {
+    let mut desk = Desk::new(Config { checks: true, check_after: 1.0, ..Config::default() });
+    let conn = desk.used(1)[0];
+    let asker = desk.wait();
+    assert_eq!(desk.connects().len(), 1, "it hangs");
+    desk.leave(asker);
+    assert!(desk.ledger.try_release(conn, desk.now));
+    desk.now = 2.0;
+    desk.wait();
+    assert_eq!(desk.asked(), [Action::Check(conn)]);
+}
+
+#[test]
 fn a_reset_runs_off_the_path_of_who_gives_back() {
     let mut desk = Desk::new(Config { resets: true, max_size: 1, ..Config::default() });
     let conn = desk.used(1)[0];
