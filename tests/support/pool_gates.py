@@ -48,7 +48,6 @@ __all__ = [
     "expect_no_stray_cancel",
     "expect_quiet",
     "gates",
-    "is_a_user",
     "look_at",
     "pairwise",
     "selection",
@@ -640,14 +639,12 @@ def _pairs(row: dict[int, Any]) -> set[tuple[tuple[int, Any], tuple[int, Any]]]:
 
 
 def sweep(row: Row, make: Make, **options: Any) -> SweepReport:
-    """Cancels everybody at each of their await points, the pool's own tasks included, one run each."""
-    options = {"waves": ("cancel", "early"), "victims": _is_a_party, "show": "failing", **options}
-    return cancel_sweep(gates(row, make), catches=_is_the_pools_own, **options)
+    """Cancels everybody at each of their await points, the pool's own tasks included, one run each.
 
-
-def is_a_user(task: asyncio.Task[Any]) -> bool:
-    """One of those that use a pool, or close it."""
-    return task.get_name().startswith(("user-", "closer"))
+    ``victims=None``: only who uses the pool or closes it.
+    """
+    usual = {"waves": ("cancel", "early"), "victims": _is_a_party, "catches": _is_the_pools_own, "show": "failing"}
+    return cancel_sweep(gates(row, make), **{**usual, **options})
 
 
 def _is_a_party(task: asyncio.Task[Any]) -> bool:
@@ -656,7 +653,7 @@ def _is_a_party(task: asyncio.Task[Any]) -> bool:
 
 def _is_the_pools_own(task: asyncio.Task[Any]) -> bool:
     """A hook's task that somebody cancels reports that to its pool and may end well."""
-    return not is_a_user(task)
+    return not task.get_name().startswith(("user-", "closer"))
 
 
 def main(arguments: Iterable[str]) -> None:
