@@ -233,15 +233,16 @@ class House:
                 for command in commands:
                     run(command, cargo)
 
-    def rust_tests(self) -> None:
+    def rust_tests(self, **environment: str) -> None:
         """The machines' own tests and proptest models."""
         which = ["--workspace", "--exclude=loopwright-python"]
+        environment = {**self.default.cargo_env(), **environment}
         with self.report.step("Rust tests"):
             if shutil.which("cargo-nextest"):
                 command = ["cargo", "nextest", "run", "--cargo-profile=fast", "--cargo-quiet", "--no-tests=pass"]
-                run([*command, "--status-level=fail", *which], self.default.cargo_env())
+                run([*command, "--status-level=fail", *which], environment)
             else:
-                run(["cargo", "test", "--profile=fast", "--quiet", *which], self.default.cargo_env())
+                run(["cargo", "test", "--profile=fast", "--quiet", *which], environment)
 
     def pytest(self, env: Env, *arguments: str, prefix: str = "", **environment: str) -> None:
         """One run of pytest, counted."""
@@ -362,6 +363,7 @@ def stress(house: House) -> None:
     house.require("all", "suites")
     house.build()
     house.servers()
+    house.rust_tests(LOOPWRIGHT_STRESS="1")
     house.pytest(house.default, "--timeout=7200", "-o", "faulthandler_timeout=0", LOOPWRIGHT_STRESS="1")
 
 

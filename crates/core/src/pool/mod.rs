@@ -200,6 +200,7 @@ impl<W, E: Clone> Ledger<W, E> {
         out: &mut Actions<W>,
     ) -> Result<Ticket, Refusal<E>> {
         assert!(self.knows(key), "this key was forgotten");
+        assert!(!deadline.is_nan(), "a deadline at NaN");
         let key = key.index;
         if let Some(refusal) = self.turns_away(key, now) {
             self.totals.refused += 1;
