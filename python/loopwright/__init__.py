@@ -5,6 +5,7 @@ from __future__ import annotations
 from loopwright import _interpreter as _interpreter  # first: it refuses what the extension would crash on
 from loopwright._loopwright import __version__
 from loopwright.background import Background, BackgroundStats, Restart
+from loopwright.broadcasts import Broadcast
 from loopwright.cancellation import CancelToken, CancelTokenStats, finish
 from loopwright.errors import (
     CallCancelled,
@@ -46,6 +47,7 @@ __all__ = [
     "Background",
     "BackgroundStats",
     "BoundedSemaphore",
+    "Broadcast",
     "CallCancelled",
     "CancelToken",
     "CancelTokenStats",

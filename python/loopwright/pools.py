@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -15,11 +15,13 @@ from loopwright._arguments import seconds
 from loopwright._loopwright import Lease
 from loopwright._pool_driver import Driver, PoolEvent
 from loopwright._pool_hooks import HOOKS, ConnectionStrategy, Hooks
+from loopwright.broadcasts import Broadcast, broadcast
 
 __all__ = ["ConnectionStrategy", "Histogram", "KeyedPool", "Lease", "Pool", "PoolEvent", "PoolStats"]
 
 C = TypeVar("C")
 K = TypeVar("K", bound=Hashable)
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +442,41 @@ class KeyedPool(_Base[C], native._KeyedPool[K, C], Generic[K, C]):
         more = self._burst if burst is None else _count(burst, "KeyedPool.resize(burst=...)", 0)
         self._max_size, self._burst = size, more
         self._resize(size, more, 0)
+
+    async def broadcast(
+        self,
+        keys: Iterable[K],
+        fn: Callable[[C], Awaitable[R]],
+        *,
+        limit: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 (one for each key)
+    ) -> Broadcast[K, R]:
+        """Calls ``await fn(connection)`` with a connection of each key, many at a time; keeps every result and error.
+
+        A host that fails or hangs costs none of the others anything: its error is kept beside their results::
+
+            uptimes = await pool.broadcast(hosts, lambda ssh: ssh.run("uptime"), timeout=10)
+            for host, error in uptimes.errors.items(): ...
+
+        Args:
+            keys: each is called once, however often it is given.
+            fn: called with a connection; gives a coroutine or another awaitable. A task and a context for each.
+            limit: the most calls at a time, 1 or more; None: as many as the pool may have connections.
+            timeout: seconds for one key in all, the wait for its connection included; then its error is a
+                ``TimeoutError``. None: for the wait the pool's own, for the call no end.
+
+        Returns:
+            A frozen :class:`Broadcast`: ``results`` and ``errors``, by key.
+
+        Raises:
+            CancelledError: the caller was cancelled; every call has been cancelled and awaited.
+            ValueError, TypeError: an argument that makes no sense, named.
+        """
+        if not callable(fn):
+            raise TypeError(f"KeyedPool.broadcast(fn=...) must be a function of a connection, got {fn!r}")
+        at_once = self._max_size + self._burst if limit is None else _count(limit, "KeyedPool.broadcast(limit=...)", 1)
+        patience = None if timeout is None else seconds(timeout, "KeyedPool.broadcast(timeout=...)")
+        return await broadcast(self, keys, fn, at_once, patience)
 
 
 def _count(value: object, what: str, least: int) -> int:
