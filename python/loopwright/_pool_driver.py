@@ -365,17 +365,23 @@ class Driver(native._Pool[C]):
 
     # What came back
 
-    def _judge(self, connection: Any, error: BaseException | None) -> int:
-        """In what condition a connection is whose block an exception has left, or that came back to ``is_clean``."""
-        if error is not None and interrupts(error):
-            return DIRTY
-        if self._hooks.is_clean is None or self._shared:
-            return DIRTY if error is not None and was_raised_inside(error, connection) else CLEAN
+    def _judge(self, connection: Any, error: BaseException) -> int:
+        """In what condition a connection is whose block an exception has left."""
+        is_clean = None if self._shared else self._hooks.is_clean
         try:
-            return CLEAN if self._hooks.is_clean(connection) else DIRTY
+            if self._hooks.is_closed is not None and self._hooks.is_closed(connection):
+                return BROKEN
+            if interrupts(error):
+                return DIRTY
+            if is_clean is None:
+                return DIRTY if was_raised_inside(error, connection) else CLEAN
+            return CLEAN if is_clean(connection) else DIRTY
         except Exception as trouble:
-            self._report(trouble, f"{self._label}: is_clean raised, the connection is closed")
+            self._verdict_failed(trouble)
             return BROKEN
+
+    def _verdict_failed(self, trouble: Exception) -> None:
+        self._report(trouble, f"{self._label}: is_clean or connection_is_closed raised, the connection is closed")
 
     # Errors and events
 

@@ -69,6 +69,8 @@ class Hooks:
     check: Hook | None
     reset: Hook | None
     is_clean: Callable[[Any], object] | None
+    is_closed: Callable[[Any], object] | None
+    """A strategy's own, if that is a plain function: asked at each hand-out, and at a release without ``is_clean``."""
 
     @classmethod
     def of(cls, what: str, connect: Any, given: dict[str, Any]) -> Hooks:
@@ -82,18 +84,20 @@ class Hooks:
                 f"{what}(is_clean=...) must be a plain function: it is called at every release; "
                 f"what has to be awaited is a check or a reset. Got {is_clean!r}"
             )
+        is_closed = None
         if is_strategy(connect):
             close = close or connect.close_connection
-            check = check or open_by(connect)
-            if is_clean is None and not inspect.iscoroutinefunction(connect.connection_is_closed):
-                is_clean = open_by(connect)
+            if inspect.iscoroutinefunction(connect.connection_is_closed):
+                check = check or open_by(connect)
+            else:
+                is_closed = connect.connection_is_closed
             connect = opener(connect)
         elif not callable(connect):
             raise TypeError(
                 f"{what}(connect=...) must be a function that opens a connection, an async context manager factory, or "
                 f"a ConnectionStrategy, got {connect!r}"
             )
-        return cls(connect, close or close_it, abort or cut_it, check, reset, is_clean)
+        return cls(connect, close or close_it, abort or cut_it, check, reset, is_clean, is_closed)
 
 
 def is_strategy(given: Any) -> bool:

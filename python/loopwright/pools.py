@@ -148,7 +148,8 @@ class _Base(Driver[C]):
         self._configure(
             keyed=kind == "KeyedPool",
             timeout=self._timeout,
-            judges=self._hooks.is_clean is not None and not self._shared,
+            is_clean=None if self._shared else self._hooks.is_clean,
+            is_closed=self._hooks.is_closed,
             max_size=self._max_size,
             burst=self._burst,
             min_size=self._min_size,

@@ -208,18 +208,49 @@ unsafe extern "C" fn short<S: Shortcut>(slf: *mut ffi::PyObject, argument: *mut 
     }
 }
 
-/// Puts a short cut in front of a marked method, which takes this many arguments.
+/// Puts a short cut in front of a method, marked or not, for calls with this many arguments.
 ///
 /// # Errors
-/// `AttributeError` when the method is not there, `TypeError` when it is not marked.
-pub fn shorten<S: Shortcut>(py: Python<'_>, method: &str, arguments: ffi::Py_ssize_t) -> PyResult<()> {
-    let marked = py.get_type::<S::Owner>().getattr(method)?;
-    if !marked.get_type().is(class(py)?) {
-        return Err(PyTypeError::new_err(format!("{method} is not marked")));
+/// `AttributeError` when the method is not there, `TypeError` when PyO3 has not made it.
+pub fn shorten<S: Shortcut>(py: Python<'_>, name: &str, arguments: ffi::Py_ssize_t) -> PyResult<()> {
+    let owner = py.get_type::<S::Owner>();
+    let mut method = owner.getattr(name)?;
+    if !method.get_type().is(class(py)?) {
+        method = wrap(&method)?;
+        owner.setattr(name, &method)?;
     }
     // SAFETY: an object of our own type, which nobody calls yet.
-    unsafe { (*marked.as_ptr().cast::<AsyncMethod>()).function = Function::Short(short::<S>, arguments) };
+    unsafe { (*method.as_ptr().cast::<AsyncMethod>()).function = Function::Short(short::<S>, arguments) };
     Ok(())
+}
+
+/// A method that PyO3 made, behind one of ours without any mark.
+fn wrap<'py>(method: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = method.py();
+    if method.get_type().name()? != "method_descriptor" {
+        return Err(PyTypeError::new_err(format!("{method} is not a method that PyO3 made")));
+    }
+    let kind = class(py)?.as_type_ptr();
+    // SAFETY: the allocation is of our own type, whose fields are all set before anybody sees the object; the two
+    // references are its own. A `method_descriptor` is a PyMethodDescrObject with a definition that lives as long.
+    unsafe {
+        let object = Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(kind, 0))?;
+        let this = object.as_ptr().cast::<AsyncMethod>();
+        (*this).vectorcall = Some(call);
+        let descriptor = method.as_ptr().cast::<ffi::PyMethodDescrObject>();
+        let definition = (*descriptor).d_method;
+        (*this).owner = (*descriptor).d_common.d_type;
+        (*this).function = match (*definition).ml_flags {
+            ffi::METH_NOARGS => Function::NoArguments((*definition).ml_meth.PyCFunction),
+            flags if flags == ffi::METH_FASTCALL | ffi::METH_KEYWORDS => {
+                Function::Keywords((*definition).ml_meth.PyCFunctionFastWithKeywords)
+            }
+            _ => Function::Other,
+        };
+        (*this).method = method.clone().into_ptr();
+        (*this).marks = PyDict::new(py).into_ptr();
+        Ok(object)
+    }
 }
 
 /// Makes coroutine functions, in the eyes of `inspect` and `asyncio`, of methods that return an awaitable.
@@ -228,34 +259,10 @@ pub fn shorten<S: Shortcut>(py: Python<'_>, method: &str, arguments: ffi::Py_ssi
 /// `AttributeError` when a method is not there.
 pub fn mark<T: PyTypeInfo>(py: Python<'_>, methods: &[&str]) -> PyResult<()> {
     let target = py.get_type::<T>();
-    let kind = class(py)?.as_type_ptr();
     let inspect = py.import("inspect")?;
     let coroutines = py.import("asyncio.coroutines")?;
     for name in methods {
-        let method = target.getattr(*name)?;
-        if method.get_type().name()? != "method_descriptor" {
-            return Err(PyTypeError::new_err(format!("{name} is not a method that PyO3 made")));
-        }
-        // SAFETY: the allocation is of our own type, whose fields are all set before anybody sees the object; the two
-        // references are its own. A `method_descriptor` is a PyMethodDescrObject with a definition that lives as long.
-        let marked = unsafe {
-            let object = Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(kind, 0))?;
-            let this = object.as_ptr().cast::<AsyncMethod>();
-            (*this).vectorcall = Some(call);
-            let descriptor = method.as_ptr().cast::<ffi::PyMethodDescrObject>();
-            let definition = (*descriptor).d_method;
-            (*this).owner = (*descriptor).d_common.d_type;
-            (*this).function = match (*definition).ml_flags {
-                ffi::METH_NOARGS => Function::NoArguments((*definition).ml_meth.PyCFunction),
-                flags if flags == ffi::METH_FASTCALL | ffi::METH_KEYWORDS => {
-                    Function::Keywords((*definition).ml_meth.PyCFunctionFastWithKeywords)
-                }
-                _ => Function::Other,
-            };
-            (*this).method = method.into_ptr();
-            (*this).marks = PyDict::new(py).into_ptr();
-            object
-        };
+        let marked = wrap(&target.getattr(*name)?)?;
         if let Some(mark) = inspect.getattr_opt(intern!(py, "markcoroutinefunction"))? {
             mark.call1((&marked,))?;
         }

@@ -630,10 +630,12 @@ pub fn call_with_keyword<'py, const N: usize>(
 
 /// A class whose `async with` usually ends at once: then its methods need nothing that PyO3 sets up for a call.
 pub trait FastWith: PyClass<Frozen = True> + Sync {
+    /// Whether `__aenter__` gives the object itself to be awaited.
+    const AWAITS_ITSELF: bool = false;
     /// Enters if that needs no waiting. No Python object may be made, dropped or called.
     fn try_enter(&self, py: Python<'_>) -> bool;
     /// Leaves if that wakes nobody and raises nothing. As above.
-    fn try_exit(&self, py: Python<'_>) -> bool;
+    fn try_exit(&self, py: Python<'_>, failed: bool) -> bool;
     /// The class's own place for the methods that PyO3 made, which do the rest.
     fn slow() -> &'static SlowWith;
 }
@@ -660,7 +662,7 @@ unsafe extern "C" fn fast_enter<T: FastWith>(
         let object = Borrowed::from_ptr(py, slf).cast_unchecked::<T>();
         let entered = catch_unwind(AssertUnwindSafe(|| object.get().try_enter(py)));
         if entered.unwrap_or(false) {
-            return ffi::Py_NewRef(READY.load(Ordering::Relaxed));
+            return ffi::Py_NewRef(if T::AWAITS_ITSELF { slf } else { READY.load(Ordering::Relaxed) });
         }
         match T::slow().0.get(py) {
             Some([enter, _]) => ffi::PyObject_CallOneArg(enter.as_ptr(), slf),
@@ -678,7 +680,9 @@ unsafe extern "C" fn fast_exit<T: FastWith>(
     unsafe {
         let py = Python::assume_attached();
         let object = Borrowed::from_ptr(py, slf).cast_unchecked::<T>();
-        let left = count == 3 && catch_unwind(AssertUnwindSafe(|| object.get().try_exit(py))).unwrap_or(false);
+        let left = count == 3
+            && catch_unwind(AssertUnwindSafe(|| object.get().try_exit(py, *arguments != ffi::Py_None())))
+                .unwrap_or(false);
         if left {
             return ffi::Py_NewRef(READY.load(Ordering::Relaxed));
         }
@@ -798,6 +802,138 @@ pub fn cache_async_with<T: CachesMethods>(py: Python<'_>) -> PyResult<()> {
     for (name, which) in [("__aenter__", Which::Enter), ("__aexit__", Which::Exit)] {
         let function = class.getattr(name)?.unbind();
         class.setattr(name, Py::new(py, CachedMethod { function, which, lookup: look_up::<T> })?)?;
+    }
+    Ok(())
+}
+
+// ------------------------------------------------------------------------------------------------ async with, once
+
+/// A class whose objects are entered once: too short-lived for [`CachedMethod`].
+///
+/// Up to CPython 3.13 `async with` makes two bound methods for each entry, a third of what a lease costs in all. Here
+/// `__aenter__` and `__aexit__` of an object are the object itself, which can be called: without arguments it enters,
+/// with three it leaves. From 3.14 on (LOAD_SPECIAL) nothing is bound, and this is not installed.
+pub trait Entered: FastWith {
+    /// Where the object keeps how it is called.
+    fn called(&self) -> &Called;
+}
+
+/// How an object of an [`Entered`] class is called.
+pub struct Called(#[allow(dead_code, reason = "CPython reads it")] ffi::vectorcallfunc);
+
+impl Called {
+    /// For the objects of this class.
+    pub const fn of<T: Entered>() -> Self {
+        Self(call_entered::<T>)
+    }
+}
+
+unsafe extern "C" fn call_entered<T: Entered>(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    flags: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the vectorcall of a live instance of T, with as many live arguments as the flags say: what the two
+    // functions ask for, which leave the array as it is.
+    unsafe {
+        match ffi::PyVectorcall_NARGS(flags) {
+            0 if names.is_null() => fast_enter::<T>(slf, null_mut()),
+            3 if names.is_null() => fast_exit::<T>(slf, arguments.cast_mut(), 3),
+            _ => {
+                let message = c"__aenter__() takes no arguments, __aexit__() takes three".as_ptr();
+                ffi::PyErr_SetString(ffi::PyExc_TypeError, message);
+                null_mut()
+            }
+        }
+    }
+}
+
+/// The descriptor in the place of both methods.
+#[repr(C)]
+struct Itself {
+    header: ffi::PyObject,
+    /// What a look-up on the class gives, as AsyncExitStack does it.
+    function: *mut ffi::PyObject,
+    /// Whose instances are their own methods: borrowed, the class has this descriptor in its dict.
+    owner: *mut ffi::PyTypeObject,
+}
+
+unsafe extern "C" fn itself_get(
+    slf: *mut ffi::PyObject,
+    object: *mut ffi::PyObject,
+    _kind: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: a slot of a live Itself, whose fields are set for life; `object` is NULL for a look-up on the class.
+    unsafe {
+        let this = slf.cast::<Itself>();
+        let of_instance = !object.is_null() && ffi::Py_TYPE(object) == (*this).owner;
+        ffi::Py_NewRef(if of_instance { object } else { (*this).function })
+    }
+}
+
+unsafe extern "C" fn itself_dealloc(slf: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone; the function and the reference to the heap type are given up once.
+    unsafe {
+        let kind = ffi::Py_TYPE(slf);
+        ffi::Py_XDECREF((*slf.cast::<Itself>()).function);
+        if let Some(free) = (*kind).tp_free {
+            free(slf.cast());
+        }
+        ffi::Py_DECREF(kind.cast());
+    }
+}
+
+fn itself_type(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
+    let mut slots = [
+        slot(ffi::Py_tp_descr_get, itself_get as *mut c_void),
+        slot(ffi::Py_tp_dealloc, itself_dealloc as *mut c_void),
+        slot(0, null_mut()),
+    ];
+    let mut spec = ffi::PyType_Spec {
+        name: c"loopwright._loopwright._Itself".as_ptr(),
+        basicsize: size_of::<Itself>() as std::ffi::c_int,
+        itemsize: 0,
+        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_IMMUTABLETYPE) as u32,
+        slots: slots.as_mut_ptr(),
+    };
+    // SAFETY: everything the call reads lives through it, and it copies what it keeps (`name` is static).
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec)) }
+}
+
+/// Makes the objects of a class their own `__aenter__` and `__aexit__`, where that pays. Call it after
+/// [`install_fast_with`]; `sample` is any object of the class.
+///
+/// # Errors
+/// What `setattr` on a class raises.
+pub fn install_entered<T: Entered>(sample: &Bound<'_, T>) -> PyResult<()> {
+    if cfg!(Py_3_14) {
+        return Ok(());
+    }
+    let py = sample.py();
+    let class = py.get_type::<T>();
+    let descriptor = itself_type(py)?;
+    let owner = T::type_object_raw(py);
+    // SAFETY: `called` is inside of the object, at the same distance from its start in all of them (the class is final
+    // and has no variable part), and is never written after the object was made.
+    unsafe {
+        let offset = std::ptr::from_ref(sample.get().called()).cast::<u8>().offset_from(sample.as_ptr().cast::<u8>());
+        (*owner).tp_vectorcall_offset = offset;
+        (*owner).tp_call = Some(ffi::PyVectorcall_Call);
+        (*owner).tp_flags |= ffi::Py_TPFLAGS_HAVE_VECTORCALL;
+    }
+    for name in ["__aenter__", "__aexit__"] {
+        let function = class.getattr(name)?.into_ptr();
+        // SAFETY: an instance of the type just made; both fields are set before anybody sees it, and the reference to
+        // the function is its own.
+        let itself = unsafe {
+            let itself = Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(descriptor.as_ptr().cast(), 0))?;
+            (*itself.as_ptr().cast::<Itself>()).function = function;
+            (*itself.as_ptr().cast::<Itself>()).owner = owner;
+            itself
+        };
+        class.setattr(name, itself)?;
     }
     Ok(())
 }

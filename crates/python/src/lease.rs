@@ -14,7 +14,8 @@ use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning};
 use pyo3::prelude::*;
 
 use crate::aio;
-use crate::awaitable::{self, Kept, Ready, Reused, Step};
+use crate::async_method::Shortcut;
+use crate::awaitable::{self, Called, Entered, FastWith, Kept, Ready, Reused, SlowWith, Step};
 use crate::gil::GilCell;
 use crate::hub::Hub;
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Value, Waker};
@@ -38,7 +39,7 @@ type Handed = Arc<GilCell<Option<(Conn, Use)>>>;
 /// ``async with pool.acquire() as c`` gives it back at the end of the block, whatever ends it. ``c = await
 /// pool.acquire()`` leaves that to :meth:`Pool.release`. It can be used once.
 #[pyclass(module = "loopwright", name = "Lease", frozen)]
-pub struct Lease(GilCell<State>);
+pub struct Lease(GilCell<State>, Called);
 
 struct State {
     pool: Option<Py<Pool>>,
@@ -68,7 +69,17 @@ impl Lease {
             drop(old);
             return Ok(lease.unbind());
         }
-        Py::new(py, Self(GilCell::new(state)))
+        Py::new(py, Self(GilCell::new(state), Called::of::<Self>()))
+    }
+
+    /// A lease that is over.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn spent(py: Python<'_>) -> PyResult<Bound<'_, Self>> {
+        let stage = Stage::Over;
+        let state = State { pool: None, key: None, timeout: f64::NAN, site: None, is_block: false, stage };
+        Bound::new(py, Self(GilCell::new(state), Called::of::<Self>()))
     }
 
     /// Runs to the next wait.
@@ -109,6 +120,7 @@ impl Lease {
             is_block: Self::is_block(slf),
             handed: Arc::clone(&handed),
             ticket: None,
+            since: None,
         };
         let op = Op::new(py, Kind::AcquireConnection(acquire))?.into_bound(py);
         slf.get().0.borrow(py).stage = Stage::Waiting(op.clone().unbind(), Arc::clone(&handed));
@@ -199,6 +211,66 @@ impl Reused for Lease {
             }
         }
         Some(Some(object))
+    }
+}
+
+impl Shortcut for Lease {
+    type Owner = Pool;
+
+    #[inline]
+    fn call(pool: &Bound<'_, Pool>, _argument: Option<&Bound<'_, PyAny>>) -> Option<Py<PyAny>> {
+        let py = pool.py();
+        if !pool.get().asks_nothing(py) {
+            return None;
+        }
+        let fresh = awaitable::reuse::<Self>(py)?;
+        {
+            let mut lease = fresh.get().0.borrow(py);
+            lease.pool = Some(pool.clone().unbind());
+            lease.timeout = f64::NAN;
+            lease.is_block = false;
+            lease.stage = Stage::Unstarted;
+        }
+        Some(fresh.into_any().unbind())
+    }
+}
+
+impl FastWith for Lease {
+    const AWAITS_ITSELF: bool = true;
+
+    #[inline]
+    fn try_enter(&self, py: Python<'_>) -> bool {
+        let mut lease = self.0.borrow(py);
+        let fresh = !lease.is_block && matches!(lease.stage, Stage::Unstarted);
+        lease.is_block |= fresh;
+        fresh
+    }
+
+    #[inline]
+    fn try_exit(&self, py: Python<'_>, failed: bool) -> bool {
+        let mut lease = self.0.borrow(py);
+        let Stage::Held(conn, used) = lease.stage else { return false };
+        if failed || !lease.pool.as_ref().is_some_and(|pool| pool.get().give_back_at_once(py, conn, used)) {
+            return false;
+        }
+        lease.stage = Stage::Over;
+        let pool = lease.pool.take();
+        drop(lease);
+        if let Some(pool) = pool {
+            awaitable::give_up(py, pool);
+        }
+        true
+    }
+
+    fn slow() -> &'static SlowWith {
+        static SLOW: SlowWith = SlowWith::new();
+        &SLOW
+    }
+}
+
+impl Entered for Lease {
+    fn called(&self) -> &Called {
+        &self.1
     }
 }
 
@@ -365,11 +437,20 @@ pub struct AcquireConnection {
     site: Option<Py<PyAny>>,
     is_block: bool,
     handed: Handed,
-    /// And since when it waits.
-    ticket: Option<(Ticket, f64)>,
+    ticket: Option<Ticket>,
+    /// Since when it waits.
+    since: Option<f64>,
 }
 
 impl AcquireConnection {
+    /// At its end; the wait began with the first time.
+    fn stand_in_line(&mut self, hub: &Bound<'_, Hub>, waker: Waker) -> PyResult<()> {
+        let pool = self.pool.bind(hub.py());
+        let (ticket, since) = Pool::enlist(pool, hub, self.key.as_ref(), self.timeout, self.since, waker)?;
+        (self.ticket, self.since) = (Some(ticket), Some(since));
+        Ok(())
+    }
+
     fn hand(&self, py: Python<'_>, object: Py<PyAny>, conn: Conn, used: Use) -> Value {
         *self.handed.borrow(py) = Some((conn, used));
         Some(object)
@@ -392,28 +473,34 @@ impl Operation for AcquireConnection {
         if let Some((object, conn, used)) = Pool::grab(pool, self.key.as_ref(), self.site.as_ref(), self.is_block)? {
             return Ok(Enlisted::Done(self.hand(py, object, conn, used)));
         }
-        let ticket = Pool::enlist(pool, hub, self.key.as_ref(), self.timeout, waker)?;
-        self.ticket = Some(ticket);
+        self.stand_in_line(hub, waker)?;
         Ok(Enlisted::Waits(Place::default()))
     }
 
     fn resume(&mut self, py: Python<'_>, _place: Place) -> PyResult<Resumed> {
-        let Some((ticket, since)) = self.ticket else {
+        let (Some(ticket), Some(since)) = (self.ticket.take(), self.since) else {
             return Err(PyRuntimeError::new_err("the acquire stood in no line"));
         };
         let pool = self.pool.bind(py);
         match Pool::resume(pool, ticket) {
             Given::Got(conn) => {
-                let (object, used) = Pool::hand_out(pool, conn, since, self.site.as_ref(), self.is_block)?;
-                Ok(Resumed::Done(self.hand(py, object, conn, used)))
+                let handed = Pool::hand_out(pool, conn, since, self.site.as_ref(), self.is_block)?;
+                Ok(handed.map_or(Resumed::Again, |(object, used)| Resumed::Done(self.hand(py, object, conn, used))))
             }
             Given::Refused(refusal) => Err(Pool::refused(pool, refusal)),
-            Given::Waiting => Ok(Resumed::Again),
+            Given::Waiting => {
+                Pool::leave(pool, ticket)?;
+                Err(PyRuntimeError::new_err("Loopwright bug: a waiter was woken for nothing"))
+            }
         }
     }
 
+    fn enlist_again(&mut self, hub: &Bound<'_, Hub>, _place: Place, waker: Waker) -> PyResult<()> {
+        self.stand_in_line(hub, waker)
+    }
+
     fn leave(&mut self, py: Python<'_>, _place: Place) -> PyResult<()> {
-        self.ticket.take().map_or(Ok(()), |(ticket, _)| Pool::leave(self.pool.bind(py), ticket))
+        self.ticket.take().map_or(Ok(()), |ticket| Pool::leave(self.pool.bind(py), ticket))
     }
 
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

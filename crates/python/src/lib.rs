@@ -88,6 +88,8 @@ mod _loopwright {
         crate::awaitable::install_free_list::<crate::timeout::Timeout>(py);
         crate::awaitable::install_free_list::<crate::fut::Fut>(py);
         crate::awaitable::install_fast_with::<crate::permits::Permits>(py)?;
+        crate::awaitable::install_fast_with::<crate::lease::Lease>(py)?;
+        crate::awaitable::install_entered(&crate::lease::Lease::spent(py)?)?;
         crate::awaitable::cache_async_with::<crate::permits::Permits>(py)?;
         crate::async_method::mark::<crate::semaphore::Semaphore>(py, &["acquire"])?;
         crate::async_method::mark::<crate::lock::Lock>(py, &["acquire"])?;
@@ -95,6 +97,7 @@ mod _loopwright {
         crate::async_method::mark::<crate::queue::Queue>(py, &["put", "get", "join"])?;
         crate::async_method::shorten::<crate::queue::Put>(py, "put", 1)?;
         crate::async_method::shorten::<crate::queue::Get>(py, "get", 0)?;
+        crate::async_method::shorten::<crate::lease::Lease>(py, "acquire", 0)?;
         crate::async_method::mark::<crate::cancel_token::CancelToken>(py, &["sleep", "wait"])?;
         crate::async_method::mark::<crate::task_group::TaskGroup>(py, &["spawn"])?;
         py.import("os")?.call_method(

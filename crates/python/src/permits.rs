@@ -195,7 +195,7 @@ impl FastWith for Permits {
     }
 
     #[inline]
-    fn try_exit(&self, py: Python<'_>) -> bool {
+    fn try_exit(&self, py: Python<'_>, _failed: bool) -> bool {
         let mut permits = self.0.borrow(py);
         let permits = &mut *permits;
         let minds = permits.limit.is_some_and(|limit| permits.machine.available() >= limit);

@@ -137,7 +137,10 @@ struct State {
     /// When the pool was last told the time.
     now: f64,
     timeout: f64,
-    judges: bool,
+    /// Is asked about every connection that comes back: whether the next user can have it.
+    is_clean: Option<Py<PyAny>>,
+    /// Is asked about every connection that is handed out, and without `is_clean` about those that come back.
+    is_closed: Option<Py<PyAny>>,
     traces: bool,
     uses: u64,
     waits: Histogram,
@@ -161,7 +164,8 @@ impl State {
             alarm: None,
             now: 0.0,
             timeout: 30.0,
-            judges: false,
+            is_clean: None,
+            is_closed: None,
             traces: false,
             uses: 0,
             waits: Histogram::default(),
@@ -275,6 +279,13 @@ impl Pool {
         slf.get().0.borrow(slf.py())
     }
 
+    /// Whether an acquire needs nothing but the pool.
+    #[inline]
+    pub fn asks_nothing(&self, py: Python<'_>) -> bool {
+        let pool = self.0.borrow(py);
+        !pool.traces && pool.keys.is_none()
+    }
+
     /// For messages.
     pub fn acquire_name(&self, py: Python<'_>) -> &'static str {
         if self.0.borrow(py).keys.is_some() { "KeyedPool.acquire" } else { "Pool.acquire" }
@@ -381,6 +392,15 @@ impl Pool {
         event: impl FnOnce(&mut Ledger<Waker, Failure>, f64, &mut Actions<Waker>) -> T,
     ) -> PyResult<T> {
         let now = Self::now(slf);
+        Self::event_at(slf, now, event)
+    }
+
+    /// The same at a time that was looked up already.
+    fn event_at<T>(
+        slf: &Bound<'_, Self>,
+        now: f64,
+        event: impl FnOnce(&mut Ledger<Waker, Failure>, f64, &mut Actions<Waker>) -> T,
+    ) -> PyResult<T> {
         let told = {
             let mut pool = Self::state(slf);
             let State { ledger, out, todo, .. } = &mut *pool;
@@ -507,7 +527,7 @@ impl Pool {
     pub fn grab_at_once(&self, py: Python<'_>, is_block: bool) -> Option<Grabbed> {
         let mut pool = self.0.borrow(py);
         let hub = pool.hub.as_ref()?;
-        if pool.traces || !aio::is_running(py, hub) {
+        if pool.traces || pool.is_closed.is_some() || !aio::is_running(py, hub) {
             return None;
         }
         let now = hub.get().now_at_once(py)?;
@@ -535,18 +555,64 @@ impl Pool {
         }
         let Some(key) = Self::find_key(slf, key)? else { return Ok(None) };
         let now = Self::now(slf);
-        let grabbed = {
-            let mut pool = Self::state(slf);
-            let Some(conn) = pool.ledger.try_acquire(key, now) else { return Ok(None) };
-            pool.waits.add(0.0);
-            let site = site.map(|site| site.clone_ref(py));
-            pool.hand_out(py, conn, now, site, is_block).map(|(object, used)| (object, conn, used))
-        };
-        Self::set_alarm(slf)?;
-        Ok(grabbed)
+        loop {
+            let grabbed = {
+                let mut pool = Self::state(slf);
+                let Some(conn) = pool.ledger.try_acquire(key, now) else { return Ok(None) };
+                let site = site.map(|site| site.clone_ref(py));
+                pool.hand_out(py, conn, now, site, is_block).map(|(object, used)| (object, conn, used))
+            };
+            if let Some((object, conn, used)) = &grabbed
+                && Self::is_closed(slf, object, *conn, *used)?
+            {
+                continue;
+            }
+            Self::state(slf).waits.add(0.0);
+            Self::set_alarm(slf)?;
+            return Ok(grabbed);
+        }
     }
 
-    /// Stands in line for one.
+    /// Whether a connection that is about to be handed out turns out to be closed. Then it has been taken back.
+    fn is_closed(slf: &Bound<'_, Self>, object: &Py<PyAny>, conn: Conn, used: Use) -> PyResult<bool> {
+        let py = slf.py();
+        let Some(is_closed) = Self::state(slf).is_closed.as_ref().map(|hook| hook.clone_ref(py)) else {
+            return Ok(false);
+        };
+        let condition = Self::ask(slf, &is_closed, object, [Condition::Clean, Condition::Broken]);
+        if let Ok(Condition::Clean) = condition {
+            return Ok(false);
+        }
+        let user = Self::state(slf).slot(conn).and_then(|slot| slot.end(|user| user.used == used));
+        drop(user);
+        Self::event(slf, |ledger, now, out| ledger.release(conn, Condition::Broken, now, out))?;
+        condition.map(|_| true)
+    }
+
+    /// A user's verdict on a connection: what it means when the hook answers False, and True. One that raises has
+    /// reported that.
+    ///
+    /// # Errors
+    /// `KeyboardInterrupt` and the like.
+    fn ask(
+        slf: &Bound<'_, Self>,
+        hook: &Py<PyAny>,
+        object: &Py<PyAny>,
+        answers: [Condition; 2],
+    ) -> PyResult<Condition> {
+        let py = slf.py();
+        let answer = hook.bind(py).call1((object,)).and_then(|answer| answer.is_truthy());
+        match answer {
+            Ok(answer) => Ok(answers[usize::from(answer)]),
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                slf.call_method1(intern!(py, "_verdict_failed"), (error.into_value(py),))?;
+                Ok(Condition::Broken)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stands in line for one. `since`: of a wait that goes on.
     ///
     /// # Errors
     /// Why there is no line to stand in.
@@ -555,6 +621,7 @@ impl Pool {
         hub: &Bound<'_, Hub>,
         key: Option<&Py<PyAny>>,
         timeout: f64,
+        since: Option<f64>,
         waker: Waker,
     ) -> PyResult<(Ticket, f64)> {
         let key = match Self::find_key(slf, key)? {
@@ -564,17 +631,18 @@ impl Pool {
         debug_assert!(Self::state(slf).hub.as_ref().is_some_and(|home| home.is(hub)), "the lease has settled");
         let timeout = if timeout.is_nan() { Self::state(slf).timeout } else { timeout };
         let now = Self::now(slf);
+        let since = since.unwrap_or(now);
         let enlisted = {
             let mut pool = Self::state(slf);
             let State { ledger, out, todo, .. } = &mut *pool;
-            let enlisted = ledger.wait(key, now + timeout, now, waker, out);
+            let enlisted = ledger.wait(key, since + timeout, now, waker, out);
             todo.extend(out.drain());
             enlisted
         };
         let carried_out = Self::carry_out(slf);
         let ticket = enlisted.map_err(|refusal| Self::refused(slf, refusal))?;
         match carried_out {
-            Ok(()) => Ok((ticket, now)),
+            Ok(()) => Ok((ticket, since)),
             Err(error) => Self::leave(slf, ticket).and(Err(error)),
         }
     }
@@ -585,27 +653,33 @@ impl Pool {
         Self::state(slf).ledger.resume(ticket)
     }
 
-    /// A waiter has its connection.
+    /// A waiter has its connection. None: that was closed, the waiter has to wait again.
     ///
     /// # Errors
-    /// `RuntimeError`: a bug.
+    /// What the hook that is asked raises, if that is no ordinary exception.
     pub fn hand_out(
         slf: &Bound<'_, Self>,
         conn: Conn,
         waited_since: f64,
         site: Option<&Py<PyAny>>,
         is_block: bool,
-    ) -> PyResult<(Py<PyAny>, Use)> {
+    ) -> PyResult<Option<(Py<PyAny>, Use)>> {
         let py = slf.py();
         let site = site.map(|site| site.clone_ref(py));
-        let handed = {
+        let (handed, waited) = {
             let mut pool = Self::state(slf);
             let now = pool.now;
-            pool.waits.add(now - waited_since);
-            pool.hand_out(py, conn, now, site, is_block)
+            (pool.hand_out(py, conn, now, site, is_block), now - waited_since)
         };
+        let Some((object, used)) = handed else {
+            return Err(PyRuntimeError::new_err("Loopwright bug: the ledger gave a connection that is not there"));
+        };
+        if Self::is_closed(slf, &object, conn, used)? {
+            return Ok(None);
+        }
+        Self::state(slf).waits.add(waited);
         Self::set_alarm(slf)?;
-        handed.ok_or_else(|| PyRuntimeError::new_err("Loopwright bug: the ledger gave a connection that is not there"))
+        Ok(Some((object, used)))
     }
 
     /// A waiter leaves its line, with a grant or without.
@@ -707,6 +781,34 @@ impl Pool {
 
     // --- release -----------------------------------------------------------------------------------------------------
 
+    /// As [`give_back`](Self::give_back) of a block that ended well, where that runs no Python code and wakes nobody;
+    /// drops nothing. Returns whether that is so.
+    #[inline]
+    pub fn give_back_at_once(&self, py: Python<'_>, conn: Conn, used: Use) -> bool {
+        let mut pool = self.0.borrow(py);
+        let pool = &mut *pool;
+        if pool.is_clean.is_some() || pool.is_closed.is_some() || pool.traces {
+            return false;
+        }
+        let Some(now) = pool.hub.as_ref().filter(|hub| aio::met_last(hub)).and_then(|hub| hub.get().now_at_once(py))
+        else {
+            return false;
+        };
+        let Some(Some(slot)) = pool.slots.get_mut(conn.index()) else { return false };
+        let Some(since) =
+            slot.user.as_ref().filter(|user| user.used == used && slot.conn == conn).map(|user| user.since)
+        else {
+            return false;
+        };
+        if !pool.ledger.is_quiet(now) || !pool.ledger.try_release(conn, now) {
+            return false;
+        }
+        slot.user = None;
+        pool.now = now;
+        pool.holds.add(now - since);
+        true
+    }
+
     /// The end of a block.
     ///
     /// # Errors
@@ -715,7 +817,7 @@ impl Pool {
     pub fn give_back(slf: &Bound<'_, Self>, conn: Conn, used: Use, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         Self::check_thread(slf)?;
         let now = Self::now(slf);
-        let over = {
+        {
             let mut pool = Self::state(slf);
             let Some(user) = pool.slot(conn).and_then(|slot| slot.end(|user| user.used == used)) else {
                 let orphan = pool.remove_orphan(|slot| slot.conn == conn, |user| user.used == used);
@@ -724,30 +826,39 @@ impl Pool {
                 return Ok(()); // given back inside of the block, or taken away by the pool
             };
             pool.holds.add(now - user.since);
-            let at_once = error.is_none() && !pool.judges && pool.ledger.try_release(conn, now);
             drop(pool);
             drop(user);
-            at_once
-        };
-        if over { Self::set_alarm(slf) } else { Self::give_back_slowly(slf, conn, error) }
+        }
+        Self::give_back_unused(slf, conn, now, error)
     }
 
-    fn give_back_slowly(slf: &Bound<'_, Self>, conn: Conn, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    /// A connection that nobody uses any more.
+    fn give_back_unused(slf: &Bound<'_, Self>, conn: Conn, now: f64, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let judged = Self::judge(slf, conn, error);
         let condition = *judged.as_ref().unwrap_or(&Condition::Broken);
-        Self::event(slf, |ledger, now, out| ledger.release(conn, condition, now, out))?;
+        if condition == Condition::Clean && Self::state(slf).ledger.try_release(conn, now) {
+            return Self::set_alarm(slf);
+        }
+        Self::event_at(slf, now, |ledger, now, out| ledger.release(conn, condition, now, out))?;
         judged.map(drop)
     }
 
     /// In what condition a connection comes back.
     fn judge(slf: &Bound<'_, Self>, conn: Conn, error: Option<&Bound<'_, PyAny>>) -> PyResult<Condition> {
         let py = slf.py();
-        let (object, judges) = {
+        let (object, hook, answers) = {
             let mut pool = Self::state(slf);
-            (pool.slot(conn).map(|slot| slot.object.clone_ref(py)), pool.judges)
+            let (hook, answers) = match (&pool.is_clean, &pool.is_closed) {
+                (Some(is_clean), _) => (Some(is_clean.clone_ref(py)), [Condition::Dirty, Condition::Clean]),
+                (None, Some(is_closed)) => (Some(is_closed.clone_ref(py)), [Condition::Clean, Condition::Broken]),
+                (None, None) if error.is_none() => return Ok(Condition::Clean),
+                (None, None) => (None, [Condition::Clean; 2]),
+            };
+            let Some(slot) = pool.slot(conn) else { return Ok(Condition::Clean) };
+            (slot.object.clone_ref(py), hook, answers)
         };
-        if !judges && error.is_none() {
-            return Ok(Condition::Clean);
+        if let (Some(hook), None) = (hook, error) {
+            return Self::ask(slf, &hook, &object, answers);
         }
         let verdict = slf.call_method1(intern!(py, "_judge"), (object, error))?;
         Ok(match verdict.extract::<u8>()? {
@@ -781,10 +892,9 @@ impl Pool {
                     if let Some(user) = &user {
                         pool.holds.add(now - user.since);
                     }
-                    let over = !discards && !pool.judges && pool.ledger.try_release(conn, now);
                     drop(pool);
                     drop(user);
-                    Some((conn, over))
+                    Some(conn)
                 }
                 None => {
                     let orphan = pool.remove_orphan(|slot| slot.object.is(object), |_| true);
@@ -797,11 +907,10 @@ impl Pool {
             }
         };
         match found {
-            Some((_, true)) => Self::set_alarm(slf),
-            Some((conn, false)) if discards => {
-                Self::event(slf, |ledger, now, out| ledger.release(conn, Condition::Broken, now, out)).map(drop)
+            Some(conn) if discards => {
+                Self::event_at(slf, now, |ledger, now, out| ledger.release(conn, Condition::Broken, now, out)).map(drop)
             }
-            Some((conn, false)) => Self::give_back_slowly(slf, conn, None),
+            Some(conn) => Self::give_back_unused(slf, conn, now, None),
             None => Err(Self::not_out(slf, object, if discards { "discard" } else { "release" })),
         }
     }
@@ -890,12 +999,13 @@ impl Pool {
     }
 
     /// Begins anew, with these settings. `keyed`: its connections have keys.
-    #[pyo3(signature = (*, keyed, timeout, judges, **limits))]
+    #[pyo3(signature = (*, keyed, timeout, is_clean, is_closed, **limits))]
     fn _configure(
         slf: &Bound<'_, Self>,
         keyed: bool,
         timeout: f64,
-        judges: bool,
+        is_clean: Option<Py<PyAny>>,
+        is_closed: Option<Py<PyAny>>,
         limits: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         let config = match limits {
@@ -904,7 +1014,7 @@ impl Pool {
         };
         let traces = config.leak_after.is_some();
         let keys = keyed.then(|| PyDict::new(slf.py()).unbind());
-        let fresh = State { timeout, judges, traces, keys, ..State::new(config) };
+        let fresh = State { timeout, is_clean, is_closed, traces, keys, ..State::new(config) };
         let before = std::mem::replace(&mut *Self::state(slf), fresh);
         drop(before);
         Ok(())
@@ -1170,6 +1280,14 @@ impl Pool {
         pool.name_of(slf.py(), key)
     }
 
+    /// Whether an idle connection is there for a newcomer.
+    #[getter]
+    fn _is_free(slf: &Bound<'_, Self>) -> bool {
+        let pool = Self::state(slf);
+        let counts = pool.ledger.counts();
+        counts.idle > 0 && counts.waiting == 0
+    }
+
     /// Whether newcomers are refused.
     #[getter]
     fn _draining(slf: &Bound<'_, Self>) -> bool {
@@ -1201,6 +1319,7 @@ impl Pool {
                 failure.traceback.iter().try_for_each(|traceback| visit.call(traceback))?;
             }
             pool.names.iter().flatten().try_for_each(|(_, name)| visit.call(name))?;
+            pool.is_clean.iter().chain(&pool.is_closed).try_for_each(|hook| visit.call(hook))?;
             pool.keys.iter().try_for_each(|keys| visit.call(keys))?;
             pool.hub.iter().chain(pool.alarm.iter().map(|(.., hub)| hub)).try_for_each(|hub| visit.call(hub))
         })

@@ -399,6 +399,13 @@ impl<W, E: Clone> Ledger<W, E> {
         })
     }
 
+    /// Whether a [`try_release`](Self::try_release) at this time asks for no [`alarm`](Self::alarm).
+    #[inline]
+    #[must_use]
+    pub fn is_quiet(&self, now: f64) -> bool {
+        self.armed <= now + self.config.max_idle
+    }
+
     // --- the whole pool -----------------------------------------------------------------------------------------------
 
     /// Other limits. What is too many goes when it is idle, or comes back.
