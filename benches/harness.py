@@ -83,7 +83,28 @@ def compare(  # noqa: PLR0913 (each is a setting of its own)
         for _ in range(rounds):
             for name, case in cases.items():
                 spent[name].append(runner.run(_measure(case, n)))
-    return _row(Row(operation, baseline, ours, target, loop=loop_name), spent, n)
+    return rated(Row(operation, baseline, ours, target, loop=loop_name), spent, n)
+
+
+async def compare_here(  # noqa: PLR0913 (each is a setting of its own)
+    operation: str,
+    cases: dict[str, Case],
+    *,
+    n: int,
+    rounds: int = 15,
+    baseline: str,
+    ours: str,
+    target: float | None = None,
+    loop_name: str = "asyncio",
+) -> Row:
+    """The same for cases that share what lives in the running loop: connections to a server."""
+    spent: dict[str, list[float]] = {name: [] for name in cases}
+    for case in cases.values():
+        await _measure(case, max(1, n // 10))
+    for _ in range(rounds):
+        for name, case in cases.items():
+            spent[name].append(await _measure(case, n))
+    return rated(Row(operation, baseline, ours, target, loop=loop_name), spent, n)
 
 
 def compare_calls(  # noqa: PLR0913 (each is a setting of its own)
@@ -106,10 +127,11 @@ def compare_calls(  # noqa: PLR0913 (each is a setting of its own)
             start = time.process_time()
             case(n)
             spent[name].append(time.process_time() - start)
-    return _row(Row(operation, baseline, ours, target), spent, n)
+    return rated(Row(operation, baseline, ours, target), spent, n)
 
 
-def _row(row: Row, spent: dict[str, list[float]], n: int) -> Row:
+def rated(row: Row, spent: dict[str, list[float]], n: int = 1) -> Row:
+    """The row of what was measured: seconds for ``n`` operations of each case, round by round."""
     for name, times in spent.items():
         ratios = [base / own for base, own in zip(spent[row.baseline], times, strict=True)]
         row.results.append(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import platform
+import re
+import subprocess
 import sys
 import tomllib
 from collections import defaultdict
@@ -16,11 +18,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tools"))
+
+import debian  # noqa: E402 (of tools/)
+
 HEADER = """# Benchmarks
 
 Written by `make bench`; do not edit. Each figure is a ratio of CPU time: how many times less than the baseline's,
 median over the rounds of one interleaved run in one process, with the 10th and 90th percentiles. Nanoseconds are the
 median CPU time of one operation on this machine, and good for little else. **Missed** marks a ratio below our target.
+Rows that say "wall time" or "p99" are of time that passed, on a server that shares the machine.
 """
 
 
@@ -58,11 +65,23 @@ def ratio(result: dict[str, Any]) -> str:
 
 def surroundings(rows: list[dict[str, Any]]) -> str:
     pythons = sorted({row["python"] for row in rows}, key=lambda version: [int(part) for part in version.split(".")])
-    peers = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["bench"]
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    peers = [pin.replace("==", " ") for group in ("bench", "servers") for pin in groups[group]]
     return (
         f"{date.today().isoformat()}: CPython {', '.join(pythons)} on {platform.system()} {platform.machine()}; "
-        f"{', '.join(pin.replace('==', ' ') for pin in peers)}.\n"
+        f"{', '.join([*sorted(peers), *servers()])}.\n"
     )
+
+
+def servers() -> list[str]:
+    """The servers that some rows are measured on, where they are installed."""
+    found = []
+    for name, program in {"PostgreSQL": "postgres", "Redis": "redis-server"}.items():
+        if path := debian.find(program):
+            said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+            version = re.search(r"\d[\d.]*", said)
+            found.append(f"{name} {version[0] if version else said.strip()}")
+    return found
 
 
 def summary(by_operation: dict[str, list[dict[str, Any]]]) -> str:

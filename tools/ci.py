@@ -322,7 +322,7 @@ class House:
                 continue
             with self.report.step(f"release build, py{minor}"):
                 env.create(self.default.bin("virtualenv"))
-                env.install("bench", *(["peers"] if minor != "3.11" else []))
+                env.install("bench", "servers", *(["peers"] if minor != "3.11" else []))
                 env.build(self.default.bin("maturin"), "release")
             for script in sorted((ROOT / "benches").glob("bench_*.py")):
                 with self.report.step(f"{script.name} on {env.base.version}"):
@@ -375,6 +375,7 @@ def docs(house: House) -> None:
 def bench(house: House) -> None:
     house.require("all")
     house.look_for_others(BENCHED)
+    house.servers()
     house.bench()
 
 
