@@ -380,6 +380,7 @@ impl World {
         let counts = self.ledger.counts();
         assert_eq!(counts.opened, counts.closed + counts.abandoned);
         assert_eq!(self.exist(), 0);
+        assert_eq!(self.ledger.wake_at(), None, "a timer outlives the pool");
     }
 
     /// As many users as there are places all have one at the same time.

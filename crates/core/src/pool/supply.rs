@@ -193,6 +193,8 @@ impl<W, E: Clone> Ledger<W, E> {
         }
         if self.draining && !self.drained && self.tally.held() == 0 && self.waiting == 0 {
             self.drained = true;
+            // Nothing is left to wait for: no timer is, either.
+            self.forgive(PINNED);
             out.push(Action::Drained);
         }
         self.debug_check();

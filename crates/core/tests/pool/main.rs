@@ -461,6 +461,7 @@ impl Pair {
         let counts = self.real.counts();
         prop_assert_eq!(counts.opened, counts.closed + counts.abandoned, "a connection leaked");
         prop_assert_eq!(counts.keys, 1, "a key is remembered for ever");
+        prop_assert_eq!(self.real.wake_at(), None, "a timer outlives the pool");
         Ok(())
     }
 }

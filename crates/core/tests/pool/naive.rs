@@ -492,6 +492,7 @@ impl Naive {
         }
         if self.draining && !self.drained && self.held(None) == 0 && self.waiting() == 0 {
             self.drained = true;
+            self.forgive(0);
             self.acts.push(Act::Drained);
         }
     }
