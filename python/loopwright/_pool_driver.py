@@ -128,10 +128,12 @@ class Driver(native._Pool[C]):
         self._spawn(conn, self._connect(conn, key), "connect", lambda stopped: self._not_connected(conn, key, stopped))
 
     async def _connect(self, conn: int, key: object) -> None:
+        close = self._hooks.close
         try:
             made = self._open(key)
             if is_strategy(made):
                 self._strategies[conn] = made
+                close = made.close_connection
                 made = opener(made)()
             if is_awaitable(made):
                 connection = await made
@@ -147,20 +149,18 @@ class Driver(native._Pool[C]):
             return
         finally:
             self._job_ended(conn)
-        await self._have(conn, key, connection)
+        await self._have(conn, key, connection, close)
 
     def _open(self, key: object) -> Any:
         """Calls ``connect``."""
         return self._hooks.connect()
 
-    async def _have(self, conn: int, key: object, connection: Any) -> bool:
+    async def _have(self, conn: int, key: object, connection: Any, close: Hook) -> None:
         """A connection has been opened. One that comes too late is put away."""
         if self._connected(conn, connection):
             self._tell("opened", key=key, connection=connection)
-            return True
-        strategy = self._strategies.pop(conn, None)
-        await self._put_away(strategy.close_connection if strategy is not None else self._hooks.close, connection)
-        return False
+        else:
+            await self._put_away(close, connection)
 
     async def _put_away(self, close: Hook, connection: Any) -> None:
         try:
@@ -360,8 +360,8 @@ class Driver(native._Pool[C]):
             task.add_done_callback(ended)
 
     def _job_ended(self, conn: int) -> None:
-        if self._jobs.get(conn) is asyncio.current_task():
-            del self._jobs[conn]
+        """Called by the job itself, which may be finalised long after its loop has gone."""
+        self._jobs.pop(conn, None)
 
     # What came back
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import random
 import sys
 from collections import Counter
@@ -78,12 +79,13 @@ class AppError(Exception):
 class Connection:
     """A connection of :class:`Server`: one request at a time, and one that was broken off leaves it ``midway``."""
 
-    def __init__(self, server: Server, number: int) -> None:
+    def __init__(self, server: Server, number: int, key: object = None) -> None:
         self.server = server
         self.number = number
+        self.key = key
         self.midway = False
         """The answer to an earlier request is still on its way: the next one would read it."""
-        self.user: str | None = None
+        self.users: list[str] = []
         self.hook: asyncio.Task[Any] | None = None
         """What runs a hook on it at the moment."""
         self.written_off = False
@@ -97,7 +99,7 @@ class Connection:
 
     async def request(self, seconds: float) -> None:
         """Sends a request and reads the answer."""
-        if self.midway:
+        if self.midway and not self.server.shares:
             self.server.found(f"{self} got a request in the middle of another one's answer")
         self.midway = True
         await asyncio.sleep(seconds)
@@ -115,6 +117,8 @@ class Server:
         gates: the gate of each hook.
         when: one of :data:`WHEN`, or a function of the hook's name that draws a gate.
         limit: connections that there may be.
+        per_key: connections of one key that there may be.
+        shares: users of one connection that there may be at a time; 0: it multiplexes not, and has one.
     """
 
     def __init__(
@@ -122,13 +126,18 @@ class Server:
         gates: dict[str, str],
         when: str | Callable[[str], str] = "always",
         limit: Callable[[], float] | None = None,
+        *,
+        per_key: float = math.inf,
+        shares: float = 0,
     ) -> None:
         self.gates = gates
         self.when = when
         self.limit = limit
+        self.per_key = per_key
+        self.shares = shares
         self.calls: Counter[str] = Counter()
-        self.attempts: set[asyncio.Task[Any] | None] = set()
-        """The tasks that are connecting."""
+        self.attempts: dict[asyncio.Task[Any] | None, object] = {}
+        """The tasks that are connecting, each to which key."""
         self.open: set[Connection] = set()
         self.opened = 0
         self.late = 0
@@ -146,21 +155,21 @@ class Server:
 
     # The hooks
 
-    async def connect(self) -> Connection:
+    async def connect(self, key: object = None) -> Connection:
         task = asyncio.current_task()
-        self.attempts.add(task)
-        self._grew()
+        self.attempts[task] = key
+        self._grew(key)
         try:
             await self._gate("connect")
             self.opened += 1
-            connection = Connection(self, self.opened)
+            connection = Connection(self, self.opened, key)
             # A connect that was told to stop and went on: what it brings is nobody's, until it is closed.
             connection.written_off = task is not None and task.cancelling() > 0
             self.late += connection.written_off
             self.open.add(connection)
             return connection
         finally:
-            self.attempts.discard(task)
+            self.attempts.pop(task, None)
 
     async def check(self, connection: Connection) -> bool:
         with self._hooked(connection, "check"):
@@ -198,20 +207,20 @@ class Server:
     @contextlib.contextmanager
     def used(self, connection: Connection, user: str) -> Iterator[None]:
         """A user has it."""
-        if connection.midway:
+        if connection.midway and not self.shares:
             self.found(f"{connection} was handed to {user} dirty")
         if not connection.is_open:
             self.found(f"{connection} was handed to {user} after its end")
-        if connection.user is not None:
-            self.found(f"{connection} was handed to {user} while {connection.user} has it")
+        if len(connection.users) >= max(1, self.shares):
+            self.found(f"{connection} was handed to {user} while {', '.join(connection.users)} has it")
         if connection.hook is not None:
             self.found(f"{connection} was handed to {user} while a hook runs on it")
-        connection.user = user
+        connection.users.append(user)
         self._looked()
         try:
             yield
         finally:
-            connection.user = None
+            connection.users.remove(user)
             self._looked()
 
     # What is found
@@ -233,20 +242,21 @@ class Server:
             if not hung.done():
                 hung.set_result(None)
 
-    @property
-    def live(self) -> int:
-        """Connections that there are or are to be; not what was given up: told to stop, and has not yet."""
-        connecting = sum(task is None or not task.cancelling() for task in self.attempts)
-        return connecting + sum(not self._given_up(connection) for connection in self.open)
+    def live(self) -> list[object]:
+        """The keys of connections that there are or are to be; not of what was given up: told to stop, and has not."""
+        connecting = [key for task, key in self.attempts.items() if task is None or not task.cancelling()]
+        return connecting + [connection.key for connection in self.open if not self._given_up(connection)]
 
     def _given_up(self, connection: Connection) -> bool:
         return connection.written_off or (connection.hook is not None and connection.hook.cancelling() > 0)
 
-    def _grew(self) -> None:
-        live = self.live
-        self.peak = max(self.peak, live)
-        if self.limit is not None and live > self.limit():
-            self.found(f"{live} connections, and the limit is {self.limit()}")
+    def _grew(self, key: object) -> None:
+        live = self.live()
+        self.peak = max(self.peak, len(live))
+        if self.limit is not None and len(live) > self.limit():
+            self.found(f"{len(live)} connections, and the limit is {self.limit()}")
+        if live.count(key) > self.per_key:
+            self.found(f"{live.count(key)} connections of {key!r}, and the limit is {self.per_key}")
         self._looked()
 
     def _looked(self) -> None:
@@ -271,8 +281,8 @@ class Server:
     def _look_at_hook(self, connection: Connection, hook: str) -> None:
         if not connection.is_open:
             self.found(f"{hook} of {connection} after its end")
-        if connection.user is not None:
-            self.found(f"{hook} of {connection} while {connection.user} has it")
+        if connection.users:
+            self.found(f"{hook} of {connection} while {', '.join(connection.users)} has it")
         if connection.hook is not None and not connection.hook.cancelling():
             self.found(f"{hook} of {connection} while another hook runs on it")
 
@@ -322,15 +332,16 @@ class Books(NamedTuple):
     abandoned: int
     idle: int
     in_use: int
+    opening: int
     coming: int
-    """Opening, checking, resetting."""
+    """Checking or resetting."""
     closing: int
     waiting: int
 
     @property
     def there(self) -> int:
         """All that take room."""
-        return self.idle + self.in_use + self.coming + self.closing
+        return self.idle + self.in_use + self.opening + self.coming + self.closing
 
 
 class Party(Protocol):
@@ -470,13 +481,13 @@ def at_every_step(play: Play, server: Server, look: Callable[[], object]) -> Non
     loop.on_step = after_each_step
 
 
-def look_at(server: Server, books: Books) -> None:
-    """What holds at every step."""
+def look_at(server: Server, books: Books, *, one_line: bool = True) -> None:
+    """What holds at every step. ``one_line``: whatever is idle is for everybody who waits."""
     if books.opened - books.closed - books.abandoned > books.there:
         server.found(f"a connection is nowhere: {books}")
     if server.limit is not None and books.there > server.limit():
         server.found(f"the pool counts {books.there} connections, and the limit is {server.limit()}: {books}")
-    if books.idle and books.waiting > books.coming:
+    if one_line and books.idle and books.waiting > books.coming:
         server.found(f"somebody sleeps beside an idle connection: {books}")
 
 
@@ -485,7 +496,7 @@ def expect_quiet(server: Server, books: Books) -> None:
     assert not server.findings, "; ".join(server.findings)
     assert books.waiting == 0, f"somebody is in line, and nobody waits: {books}"
     assert books.in_use == 0, f"in use by nobody: {books}"
-    assert books.coming + books.closing == 0, f"a hook is thought to run for ever: {books}"
+    assert books.opening + books.coming + books.closing == 0, f"a hook is thought to run for ever: {books}"
 
 
 def expect_all_accounted_for(server: Server, books: Books, *, orphans: bool = False) -> None:

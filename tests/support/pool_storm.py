@@ -19,7 +19,7 @@ from typing import Any
 if __name__ == "__main__":  # before anything of ours is imported
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "python")]
 
-from loopwright import Pool, PoolClosed, PoolFull
+from loopwright import KeyedPool, Pool, PoolClosed, PoolFull
 from loopwright.testing import Play, SweepFailure, random_cancels
 from support.pool_gates import (
     GATES,
@@ -43,11 +43,12 @@ __all__ = ["storm", "under_random_cancels"]
 class _Strategy:
     """The server as an object with methods, the way that asyncio-connection-pool and the guides want it."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *key: object) -> None:
         self.server = server
+        self.key = key
 
     async def make_connection(self) -> Connection:
-        return await self.server.connect()
+        return await self.server.connect(*self.key)
 
     def connection_is_closed(self, connection: Connection) -> bool:
         return not self.server.is_clean(connection)
@@ -66,8 +67,9 @@ class _Storm:
         self.weights = [1 - wild, *(wild * rng.random() / 2 for _ in GATES[1:])]
         self.server = Server({}, self.gate, self.limit)
         self.parameters = self.drawn()
-        self.pool: Pool[Connection] = Pool(self.connect, **self.parameters)
-        self.party = LoopwrightPool(self.pool)
+        self.keys: tuple[str, ...] = ()
+        self.pool: Any = self.made()
+        self.party = LoopwrightPool(self.pool, *self.keys[:1])
         self.most = self.size
         """Connections that there may be: more than the size while a pool made smaller still shrinks."""
         self.closing = False
@@ -75,6 +77,14 @@ class _Storm:
 
     def gate(self, hook: str) -> str:
         return self.rng.choices(GATES, self.weights)[0]
+
+    def made(self) -> Any:
+        """The pool."""
+        return Pool(self.connect, **self.parameters)
+
+    def key(self) -> tuple[str, ...]:
+        """What `acquire` is asked with."""
+        return ()
 
     # The parameters
 
@@ -121,9 +131,9 @@ class _Storm:
         return self.server.is_clean(connection) and self.rng.random() < 0.9
 
     @contextlib.asynccontextmanager
-    async def context(self) -> AsyncIterator[Connection]:
+    async def context(self, *key: object) -> AsyncIterator[Connection]:
         """A connection as an async context manager."""
-        connection = await self.server.connect()
+        connection = await self.server.connect(*key)
         try:
             yield connection
         finally:
@@ -137,12 +147,16 @@ class _Storm:
     def limit(self) -> float:
         return self.most
 
+    def together(self) -> int:
+        """How many can hold a connection at once."""
+        return int(self.parameters["max_size"])
+
     # What holds at every step
 
     def look(self) -> None:
         books = self.party.books()
         self.most = max(self.size, min(self.most, books.there))
-        look_at(self.server, books)
+        look_at(self.server, books, one_line=not self.keys)
 
     # The users
 
@@ -159,15 +173,15 @@ class _Storm:
                     self.server.woke_late(name, error)
 
     async def inside(self, name: str, patience: float) -> None:
-        async with self.pool.acquire(timeout=patience) as connection:
+        async with self.pool.acquire(*self.key(), timeout=patience) as connection:
             with self.server.used(connection, name):
                 await self.use(connection)
 
     async def by_hand(self, name: str, patience: float) -> None:
-        await self.give_back(name, await self.pool.acquire(timeout=patience))
+        await self.give_back(name, await self.pool.acquire(*self.key(), timeout=patience))
 
     async def tries(self, name: str, patience: float) -> None:
-        connection = self.pool.try_acquire()
+        connection = self.pool.try_acquire(*self.key())
         if connection is not None:
             await self.give_back(name, connection)
 
@@ -207,7 +221,7 @@ class _Storm:
             if rng.random() < 0.3:
                 pool.expire_all()
                 continue
-            parameters["max_size"] = rng.randint(max(1, parameters["min_size"]), 5)
+            parameters["max_size"] = rng.randint(max(1, parameters.get("min_size", 0)), 5)
             parameters["burst"] = rng.randint(0, 2)
             self.most = max(self.most, self.size)
             pool.resize(max_size=parameters["max_size"], burst=parameters["burst"])
@@ -236,7 +250,7 @@ class _Storm:
             if not parameters_churn(self.parameters):
                 expect_quiet(server, self.party.books())
                 expect_all_accounted_for(server, self.party.books(), orphans=True)
-            await everybody_at_once(server, self.party, self.parameters["max_size"])
+            await everybody_at_once(server, self.party, self.together())
         server.heal()
         await pool.aclose(grace=0.5)
         await asyncio.sleep(20)  # a connect that was given up brings its connection now
@@ -250,12 +264,40 @@ class _Storm:
 
 def parameters_churn(parameters: dict[str, Any]) -> bool:
     """Whether a pool that nobody uses still opens and closes: what is to be kept warm grows old."""
-    return parameters["min_size"] > 0 and min(parameters["max_idle"], parameters["max_lifetime"]) < 10
+    return parameters.get("min_size", 0) > 0 and min(parameters["max_idle"], parameters["max_lifetime"]) < 10
+
+
+class _KeyedStorm(_Storm):
+    """One run at a KeyedPool, shared connections or not."""
+
+    def made(self) -> Any:
+        rng, parameters, server = self.rng, self.parameters, self.server
+        self.keys = ("a", "b", "c", "d")[: rng.randint(1, 4)]
+        del parameters["min_size"]
+        parameters["max_per_key"] = rng.randint(1, 3)
+        server.per_key = parameters["max_per_key"]
+        self.tells = parameters["is_clean"] is not None
+        if rng.random() < 0.4:
+            server.shares = rng.choice((2, math.inf))
+            parameters |= {"sharing": True, "max_shares": None if server.shares == math.inf else 2}
+            parameters |= {"reset": None, "is_clean": None, "leak_after": None}
+            self.tells = True  # of a connection that many use there is nothing to tell
+        connect = self.connect
+        if isinstance(connect, _Strategy):
+            self.connect = lambda key: _Strategy(server, key)
+        return KeyedPool(self.connect, **parameters)
+
+    def key(self) -> tuple[str, ...]:
+        return (self.rng.choice(self.keys),)
+
+    def together(self) -> int:
+        most = min(self.parameters["max_size"], self.parameters["max_per_key"])
+        return most * (2 if self.server.shares else 1)
 
 
 async def storm(play: Play) -> None:
     """A pool with random parameters under random use."""
-    await _Storm(play).run()
+    await (_KeyedStorm if play.rng.random() < 0.3 else _Storm)(play).run()
 
 
 def under_random_cancels(cancels: int, seed: int, **options: Any) -> int:
@@ -272,7 +314,7 @@ def main(seed: str, run: str) -> None:
     shown: Callable[[Play], Any] = storm
 
     async def told(play: Play) -> None:
-        one = _Storm(play)
+        one = (_KeyedStorm if play.rng.random() < 0.3 else _Storm)(play)
         print({name: getattr(value, "__name__", value) for name, value in one.parameters.items()})
         await one.run()
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from loopwright import Pool, finish
+from loopwright import KeyedPool, Pool, finish
 from support import requires
 from support.pool_gates import CONNECT_TIMEOUT, HOOK_TIMEOUT, PATIENCE, Books, Connection, GateError, Party, Server
 
@@ -29,16 +29,19 @@ class _Plain:
 
 
 class LoopwrightPool:
-    """Ours."""
+    """Ours; of a KeyedPool, one key."""
 
-    def __init__(self, pool: Pool[Connection]) -> None:
-        self.pool = pool
+    def __init__(self, pool: Pool[Connection] | KeyedPool[Any, Connection], *key: object) -> None:
+        self.pool: Any = pool
+        self.key = key
 
     def acquire(self) -> AbstractAsyncContextManager[Connection]:
-        return self.pool.acquire()
+        lease: AbstractAsyncContextManager[Connection] = self.pool.acquire(*self.key)
+        return lease
 
     def take(self) -> Awaitable[Connection]:
-        return self.pool.acquire()
+        lease: Awaitable[Connection] = self.pool.acquire(*self.key)
+        return lease
 
     def give(self, connection: Connection, *, discard: bool) -> None:
         if discard:
@@ -47,15 +50,17 @@ class LoopwrightPool:
             self.pool.release(connection)
 
     def try_take(self) -> Connection | None:
-        return self.pool.try_acquire()
+        connection: Connection | None = self.pool.try_acquire(*self.key)
+        return connection
 
     def books(self) -> Books:
         counts = (
             self.pool._counts()
         )  # what `stats` is made of; asked at every step, the rest of it would be most of a run
         totals = counts["opened"], counts["closed"], counts["abandoned"]
-        coming = counts["opening"] + counts["checking"] + counts["resetting"]
-        return Books(*totals, counts["idle"], counts["in_use"], coming, counts["closing"], counts["waiting"])
+        coming = counts["checking"] + counts["resetting"]
+        now = counts["idle"], counts["in_use"], counts["opening"], coming, counts["closing"], counts["waiting"]
+        return Books(*totals, *now)
 
     async def close(self) -> None:
         await self.pool.aclose(grace=1.0)
@@ -103,7 +108,7 @@ def asyncio_connection_pool(server: Server, size: int) -> Party:
         def books(self) -> Books:
             pool = self.pool
             idle, opening = pool.available.qsize(), pool.currently_allocating
-            return Books(idle + pool.in_use, 0, 0, idle, pool.in_use, opening, 0, 0)
+            return Books(idle + pool.in_use, 0, 0, idle, pool.in_use, opening, 0, 0, 0)
 
         async def close(self) -> None:
             async def close_all() -> None:  # it has no such method
@@ -142,7 +147,7 @@ class NaivePool(_Plain):
 
     def books(self) -> Books:
         idle, there = len(self.idle), len(self.server.open)
-        return Books(there, 0, 0, idle, max(0, there - idle), 0, 0, 0)
+        return Books(there, 0, 0, idle, max(0, there - idle), 0, 0, 0, 0)
 
     @contextlib.asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
