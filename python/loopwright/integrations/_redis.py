@@ -8,6 +8,7 @@ connection, for :func:`abort`: without it a socket whose send buffer is full is 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -23,11 +24,17 @@ from loopwright.pools import Pool
 
 
 class Single(ConnectionPool):
-    """The one connection of a leased client: whatever the client does takes it from here and gives it back."""
+    """The one connection of a leased client: whatever the client does takes it from here and gives it back.
+
+    redis-py connects again by itself whenever it has something to send. Once the pool has closed the connection nobody
+    would close a new one, so it connects no more, whoever has kept the client: a task that outlives the block, or what
+    ``asyncio.wait_for`` leaves behind on CPython 3.11 when it is cancelled twice.
+    """
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(**_without_notifications(arguments))
-        self.connection: AbstractConnection = self.connection_class(**self.connection_kwargs)
+        super().__init__(**_settled(arguments))
+        leased = type(self.connection_class.__name__, (_Leased, self.connection_class), {})
+        self.connection: _Leased = leased(**self.connection_kwargs)
         self.held = False
 
     async def open(self) -> None:
@@ -54,7 +61,12 @@ class Single(ConnectionPool):
     async def disconnect(self, inuse_connections: bool = True) -> None:
         await self.connection.disconnect()
 
+    async def close(self) -> None:
+        self.connection.over = True
+        await self.connection.disconnect()
+
     def abort(self) -> None:
+        self.connection.over = True
         abort(self.connection)
 
     async def check(self) -> None:
@@ -62,6 +74,27 @@ class Single(ConnectionPool):
 
     def is_clean(self) -> bool:
         return is_clean(self.connection) and not self.held
+
+
+class _Leased(AbstractConnection):
+    """What a :class:`Single` adds to its connection: an end. (To send, redis-py 8 connects by the second method.)"""
+
+    over = False
+
+    async def connect(self, *arguments: Any, **options: Any) -> None:
+        if not self.over:
+            await super().connect(*arguments, **options)  # type: ignore[no-untyped-call,unused-ignore]
+        self._not_over()
+
+    async def connect_check_health(self, *arguments: Any, **options: Any) -> None:
+        if not self.over:
+            await super().connect_check_health(*arguments, **options)
+        self._not_over()
+
+    def _not_over(self) -> None:
+        if self.over:  # by now
+            abort(self)
+            raise RedisConnectionError("the pool has closed this client's connection: use it inside of its block only")
 
 
 class Leases(ConnectionPool):
@@ -73,7 +106,7 @@ class Leases(ConnectionPool):
     def __init__(
         self, *, max_connections: int = 10, pool_options: Mapping[str, Any] | None = None, **arguments: Any
     ) -> None:
-        super().__init__(max_connections=max_connections, **_without_notifications(arguments))
+        super().__init__(max_connections=max_connections, **_settled(arguments))
         hooks = {
             "close": close,
             "abort": abort,
@@ -135,13 +168,20 @@ class Leases(ConnectionPool):
         return [(stats.idle, idle), (stats.in_use, in_use)]
 
 
-def _without_notifications(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a connection pool; redis-py 8's maintenance notifications are off unless they were asked for."""
-    if "maint_notifications_config" not in inspect.signature(ConnectionPool).parameters:
-        return arguments
-    from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415 (older ones have it not)
+def _settled(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a connection pool, with two defaults of redis-py 8 that do not fit. What was asked for stays.
 
-    return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)} | arguments
+    Its maintenance notifications rewrite the private lists of a pool. And where a socket has a timeout, it sends under
+    ``asyncio.wait_for``, which on CPython 3.11 swallows a cancel that arrives meanwhile (python/cpython#86296).
+    """
+    defaults: dict[str, Any] = {}
+    if sys.version_info < (3, 12):
+        defaults["socket_timeout"] = None
+    if "maint_notifications_config" in inspect.signature(ConnectionPool).parameters:
+        from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415 (older ones have it not)
+
+        defaults["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    return defaults | arguments
 
 
 async def _connect(connection: AbstractConnection) -> None:

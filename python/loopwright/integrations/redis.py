@@ -107,8 +107,8 @@ def connection_pool(
 
 
 async def close(client: Redis) -> None:
-    """Disconnects it."""
-    await client.connection_pool.disconnect()
+    """Disconnects it, for good."""
+    await _single(client).close()
 
 
 def abort(client: Redis) -> None:
