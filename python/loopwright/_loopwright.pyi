@@ -117,6 +117,8 @@ class Keyed(Generic[_K, _V]):
 class Lease(Generic[_T_co]):
     """Awaited, it is the connection; entered, it is the connection for the length of a block."""
 
+    @property
+    def _entered(self) -> bool: ...
     def __aenter__(self) -> Lease[_T_co]: ...
     def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /

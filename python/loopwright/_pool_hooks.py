@@ -101,8 +101,10 @@ class Hooks:
 
 
 def is_strategy(given: Any) -> bool:
-    """Whether it has a strategy's methods."""
-    return callable(getattr(given, "close_connection", None)) and opener(given) is not None
+    """Whether it has a strategy's methods, and is not the class: that one is called, with the key."""
+    return (
+        not isinstance(given, type) and callable(getattr(given, "close_connection", None)) and opener(given) is not None
+    )
 
 
 def opener(strategy: Any) -> Any:

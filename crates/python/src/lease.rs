@@ -358,6 +358,12 @@ impl Lease {
         Ok(Ready::get(py))
     }
 
+    /// Whether it was entered: the block that it is for may still wait for its connection.
+    #[getter]
+    fn _entered(&self, py: Python<'_>) -> bool {
+        self.0.borrow(py).is_block
+    }
+
     #[getter]
     fn __name__(&self) -> &'static str {
         "acquire"

@@ -221,6 +221,8 @@ def _stack(coroutine: Any, frame: FrameType) -> list[Any]:
 
 
 def _is_exit(value: Any) -> bool:
+    if isinstance(value, native.Lease):
+        return sys.version_info < (3, 14) and value._entered
     return isinstance(value, _CALLABLES) and value.__name__ in ("__aexit__", "__exit__")
 
 
@@ -235,9 +237,18 @@ _CALLABLES: Final = (
 
 
 def _exits(values: list[Any]) -> Iterator[Any]:
-    """Whose ``__aexit__`` or ``__exit__`` is there: bound up to 3.13, a function and its object from 3.14 on."""
+    """Whose ``__aexit__`` or ``__exit__`` is there: bound up to 3.13, a function and its object from 3.14 on.
+
+    A lease is its own up to 3.13, and there a second time while it waits.
+    """
+    last = None
     for index, value in enumerate(values):
         if not _is_exit(value):
+            continue
+        if isinstance(value, native.Lease):
+            if value is not last:
+                yield value
+            last = value
             continue
         bound = getattr(value, "__self__", None)
         if bound is not None and not isinstance(bound, types.ModuleType):
@@ -256,8 +267,10 @@ def _opened_by(manager: Any) -> Iterator[Any]:
             if inner is not None:
                 yield inner
                 yield from _opened_by(inner)
-    elif isinstance(manager, native.Permit):
-        yield from (one for one in referents(manager) if isinstance(one, native.Semaphore | native.Lock))
+    elif isinstance(manager, native.Permit | native.Lease):
+        for one in referents(manager):
+            if isinstance(one, native.Semaphore | native.Lock | native._Pool):
+                yield one
 
 
 def _is_entering(step: Step) -> bool:

@@ -361,10 +361,13 @@ def _operation_of(future: Any) -> Any:
     return next((one for one in referents(future) if type(one) is OPERATION), future)
 
 
+_LIMITS: Final = (native.Semaphore, native.Lock)
+
+
 def _operation(operation: Any) -> Waiting:
     called = str(getattr(operation, "__qualname__", "operation"))
     owner, _, method = called.partition(".")
-    kinds = (native.Semaphore, native.Lock, native.Queue, native.Event, native.TaskGroup, native.CancelToken)
+    kinds = (*_LIMITS, native.Queue, native.Event, native.TaskGroup, native.CancelToken, native._Pool)
     subjects = [one for one in referents(operation) if isinstance(one, kinds)]
     subject = (subjects[-1] if method == "put" else subjects[0]) if subjects else None  # `put` shows its item first
     if owner == "TaskGroup":
