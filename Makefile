@@ -2,13 +2,16 @@
 PYTHON ?= python3
 CI_PY := $(PYTHON) tools/ci.py
 
-.PHONY: help demo test bench stress lint mutants docs setup clean
+.PHONY: help demo example-api test bench stress lint mutants docs setup clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 demo: ## crawl a real local site: bounded, with progress, resumable; Ctrl-C drains
 	@$(CI_PY) demo
+
+example-api: ## a FastAPI service over PostgreSQL and Redis: restarted under load, and what its clients saw of that
+	@$(CI_PY) example-api
 
 test: ## lint, docs, Rust tests, the full suite, the core suite on every other CPython, the mutation run
 	@$(CI_PY) test

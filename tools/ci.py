@@ -388,7 +388,17 @@ def demo(house: House) -> None:
     os.execv(python, [python, *program])  # exec: the terminal and Ctrl-C are the demo's own
 
 
-COMMANDS = {command.__name__: command for command in (setup, lint, test, mutants, stress, docs, bench, demo)}
+def example_api(house: House) -> None:
+    house.require("example-api", "build")
+    house.build()
+    house.servers()
+    paths = {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("examples", "tests", "tools"))}
+    with house.report.step("examples/api"):
+        run([house.default.python, "-m", "support.example_api"], paths)
+
+
+_ALL = (setup, lint, test, mutants, stress, docs, bench, demo, example_api)
+COMMANDS = {command.__name__.replace("_", "-"): command for command in _ALL}
 
 
 def main() -> int:
