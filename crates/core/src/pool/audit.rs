@@ -54,6 +54,7 @@ impl<W, E: Clone> Ledger<W, E> {
                 && entry.doomed.is_none();
             assert_eq!(entry.place.is_linked(), entry.state == State::Idle || place_left, "{entry:?}");
             let limit = match entry.state {
+                State::Idle if entry.hook.is_some() => self.config.max_idle,
                 State::Opening => self.config.connect_timeout,
                 State::Checking | State::Resetting | State::Closing => self.config.hook_timeout,
                 State::Idle | State::InUse => f64::INFINITY,

@@ -12,7 +12,7 @@ use super::{Action, Actions, Cause, Ledger, Phase, Refusal, State};
 pub(super) enum Timer {
     /// A waiter's.
     Wait(u32),
-    /// A running hook's.
+    /// A running hook's; or the end of the idleness of a connection that was idle before a sweep already.
     Hook(u32),
     /// A connection's lifetime.
     Life(u32),
@@ -28,6 +28,15 @@ impl<W, E: Clone> Ledger<W, E> {
     pub(super) fn limit_hook(&mut self, index: u32, limit: f64, now: f64) {
         if limit.is_finite() {
             self.conns[index].hook = Some(self.timers.insert(now + limit, Timer::Hook(index)));
+        }
+    }
+
+    /// A connection is idle again after a sweep. Its time counts from before the sweep, so it stands in the list by age
+    /// out of turn, and gets a deadline of its own.
+    pub(super) fn idle_since(&mut self, index: u32, idle_from: f64) {
+        self.conns[index].idle_from = idle_from;
+        if self.config.max_idle.is_finite() {
+            self.conns[index].hook = Some(self.timers.insert(idle_from + self.config.max_idle, Timer::Hook(index)));
         }
     }
 
@@ -83,7 +92,8 @@ impl<W, E: Clone> Ledger<W, E> {
             if self.idle_until().is_none_or(|until| until > now) {
                 break;
             }
-            self.idleness_is_over(now, out);
+            let first = self.idle_by_age.front().expect("it has a deadline");
+            self.idleness_is_over(first, now, out);
         }
         while self.used_until().is_some_and(|until| until <= now) {
             let index = self.used_by_age.front().expect("it has a deadline");
@@ -104,6 +114,10 @@ impl<W, E: Clone> Ledger<W, E> {
         let (conn, entry) = (self.conn(index), &mut self.conns[index]);
         let (key, wave, state) = (entry.key, entry.wave, entry.state);
         entry.hook = None;
+        if state == State::Idle {
+            self.idleness_is_over(index, now, out);
+            return key;
+        }
         self.remove(index, Cause::Abandoned);
         let phase = match state {
             State::Opening => Phase::Connect,
@@ -144,14 +158,16 @@ impl<W, E: Clone> Ledger<W, E> {
         key
     }
 
-    fn idleness_is_over(&mut self, now: f64, out: &mut Actions<W>) {
-        let index = self.idle_by_age.front().expect("it has a deadline");
+    fn idleness_is_over(&mut self, index: u32, now: f64, out: &mut Actions<W>) {
         let surplus = self.tally.live() > self.config.max_size;
         let key = self.conns[index].key;
         let kept = key == PINNED && self.keys[key].tally.staying() <= self.config.min_size;
         if surplus {
             self.close(index, Cause::Surplus, now, out);
         } else if kept {
+            if let Some(own) = self.conns[index].hook.take() {
+                self.timers.remove(own);
+            }
             self.idle_by_age.remove(&mut self.conns, index);
             self.conns[index].idle_from = now + (LOOK_AGAIN - self.config.max_idle).max(0.0);
             self.idle_by_age.push_back(&mut self.conns, index);

@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) since: f64,
     /// From when on its time to be idle is counted.
     pub(super) idle_from: f64,
+    /// The same, kept while it is checked in a sweep.
+    pub(super) swept: Option<f64>,
     pub(super) expires: f64,
     pub(super) hook: Option<Key>,
     pub(super) life: Option<Key>,
@@ -120,6 +122,7 @@ impl<W, E: Clone> Ledger<W, E> {
             users: 0,
             since: now,
             idle_from: now,
+            swept: None,
             expires: f64::INFINITY,
             hook: None,
             life: None,
@@ -134,8 +137,8 @@ impl<W, E: Clone> Ledger<W, E> {
         out.push(Action::Connect(self.conn(index), self.key_id(key)));
     }
 
-    pub(super) fn check(&mut self, index: u32, now: f64, out: &mut Actions<W>) {
-        self.shift(index, Cause::Stale, State::Checking, now);
+    pub(super) fn check(&mut self, index: u32, cause: Cause, now: f64, out: &mut Actions<W>) {
+        self.shift(index, cause, State::Checking, now);
         self.limit_hook(index, self.config.hook_timeout, now);
         out.push(Action::Check(self.conn(index)));
     }

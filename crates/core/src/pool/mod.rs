@@ -353,8 +353,14 @@ impl<W, E: Clone> Ledger<W, E> {
 
     fn hook_ended(&mut self, index: u32, ok: bool, now: f64, out: &mut Actions<W>) {
         let key = self.conns[index].key;
+        let swept = self.conns[index].swept.take();
         if ok {
             self.arrive(index, now, out);
+            if let Some(idle_from) = swept
+                && self.conns[index].state == State::Idle
+            {
+                self.idle_since(index, idle_from);
+            }
         } else {
             self.close(index, Cause::Failed, now, out);
         }
@@ -424,6 +430,31 @@ impl<W, E: Clone> Ledger<W, E> {
             }
         }
         self.after_all(now, out);
+    }
+
+    /// Every idle connection is checked, however short its time to be idle was. One that passes while nobody waits is
+    /// idle again for as long as it was: a sweep now and then keeps no connection alive.
+    pub fn check_idle(&mut self, now: f64, out: &mut Actions<W>) {
+        if !self.config.checks {
+            return;
+        }
+        for index in self.idle_by_age.walk(&self.conns, false).collect::<Vec<_>>() {
+            self.conns[index].swept = Some(self.conns[index].idle_from);
+            self.check(index, Cause::Swept, now, out);
+        }
+        self.balance(now, out);
+    }
+
+    /// A connection has ended by itself: it is closed, at once when it is idle, else when it comes back. Returns false
+    /// when it was not open.
+    pub fn lost(&mut self, conn: Conn, now: f64, out: &mut Actions<W>) -> bool {
+        match self.state(conn) {
+            None | Some(State::Opening | State::Closing) => return false,
+            Some(State::Idle) => self.close(conn.index, Cause::Failed, now, out),
+            Some(State::Checking | State::InUse | State::Resetting) => self.doom(conn.index, Cause::Failed),
+        }
+        self.after(self.conns[conn.index].key, now, out);
+        true
     }
 
     /// No newcomer is let in any more; the line is still served. [`Action::Drained`] comes when nobody waits and

@@ -45,12 +45,15 @@ pub enum Cause {
     Wanted,
     /// The connect succeeded, the check passed, the reset is done, or a user gave it back.
     Ready,
-    /// The connect, the check or the reset failed, or a user said that it is broken (or dirty, without a reset).
+    /// The connect, the check or the reset failed, a user said that it is broken (or dirty, without a reset), or it has
+    /// ended by itself.
     Failed,
     /// Somebody wants one, and this one is handed out.
     Acquired,
     /// Somebody wants one, but this one was idle for longer than `check_after`.
     Stale,
+    /// It is idle, and all that are idle are checked.
+    Swept,
     /// A user gave it back, and there is a reset.
     Used,
     /// Too old, idle for too long, or told to expire.
@@ -77,6 +80,7 @@ impl Cause {
             Self::Failed => "failed",
             Self::Acquired => "acquired",
             Self::Stale => "stale",
+            Self::Swept => "swept",
             Self::Used => "used",
             Self::Expired => "expired",
             Self::Surplus => "surplus",
@@ -94,7 +98,9 @@ pub type Transition = (Option<State>, Cause, Option<State>);
 /// All that can happen to a connection, in the order of its life. (Beside that, a fork or the end of its loop removes
 /// it from any state: [`Ledger::abandon_all`](super::Ledger::abandon_all).)
 pub const TRANSITIONS: &[Transition] = &{
-    use Cause::{Abandoned, Acquired, Closed, Drained, Evicted, Expired, Failed, Ready, Stale, Surplus, Used, Wanted};
+    use Cause::{
+        Abandoned, Acquired, Closed, Drained, Evicted, Expired, Failed, Ready, Stale, Surplus, Swept, Used, Wanted,
+    };
     use State::{Checking, Closing, Idle, InUse, Opening, Resetting};
     [
         (None, Wanted, Some(Opening)),
@@ -107,6 +113,8 @@ pub const TRANSITIONS: &[Transition] = &{
         (Some(Opening), Drained, Some(Closing)),
         (Some(Idle), Acquired, Some(InUse)),
         (Some(Idle), Stale, Some(Checking)),
+        (Some(Idle), Swept, Some(Checking)),
+        (Some(Idle), Failed, Some(Closing)),
         (Some(Idle), Expired, Some(Closing)),
         (Some(Idle), Surplus, Some(Closing)),
         (Some(Idle), Evicted, Some(Closing)),

@@ -154,7 +154,9 @@ impl<W, E: Clone> Ledger<W, E> {
                     self.close(index, Cause::Expired, now, out);
                 }
                 Pick::Old(index) => self.doom(index, Cause::Expired),
-                Pick::Stale(index) if self.wants_check(&self.keys[key]) => self.check(index, now, out),
+                Pick::Stale(index) if self.wants_check(&self.keys[key]) => {
+                    self.check(index, Cause::Stale, now, out);
+                }
                 Pick::Stale(_) | Pick::Nothing => break,
             }
         }

@@ -46,6 +46,8 @@ enum Event {
         min_size: usize,
     },
     ExpireAll,
+    CheckIdle,
+    Lost(usize),
     Drain,
     Force,
     AbandonAll,
@@ -64,6 +66,8 @@ fn event() -> impl Strategy<Value = Event> {
         8 => (0_usize..4, 0_usize..3, 0_usize..3)
             .prop_map(|(max_size, burst, min_size)| Event::Resize { max_size, burst, min_size }),
         6 => Just(Event::ExpireAll),
+        20 => Just(Event::CheckIdle),
+        15 => any::<usize>().prop_map(Event::Lost),
         2 => Just(Event::Drain),
         1 => Just(Event::Force),
         1 => Just(Event::AbandonAll),
@@ -395,6 +399,16 @@ impl Pair {
                 self.naive.expire_all(&conns, &keys, now);
                 self.agree()
             }
+            Event::CheckIdle => {
+                self.real.check_idle(now, &mut self.out);
+                self.naive.check_idle(now);
+                self.agree()
+            }
+            Event::Lost(at) if !self.conns.is_empty() => {
+                let c = at % self.conns.len();
+                prop_assert_eq!(self.real.lost(self.conns[c], now, &mut self.out), self.naive.lost(c, now));
+                self.agree()
+            }
             Event::Drain => {
                 let keys = self.keys_in_order();
                 self.real.drain(now, &mut self.out);
@@ -416,7 +430,8 @@ impl Pair {
                 self.armed = f64::INFINITY;
                 self.agree()
             }
-            Event::Resume(_)
+            Event::Lost(_)
+            | Event::Resume(_)
             | Event::Leave(_)
             | Event::Release { .. }
             | Event::ReleaseFast(_)

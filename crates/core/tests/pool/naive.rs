@@ -44,6 +44,7 @@ pub struct Connection {
     pub since: f64,
     pub idle_from: f64,
     pub doomed: bool,
+    swept: Option<f64>,
     expires: f64,
     wave: u32,
     /// When it came into its state, in the order of all such moments.
@@ -368,6 +369,7 @@ impl Naive {
             since: now,
             idle_from: now,
             doomed: false,
+            swept: None,
             expires: f64::INFINITY,
             wave: self.keys[key].wave,
             entered: 0,
@@ -656,10 +658,15 @@ impl Naive {
 
     /// A check or a reset has ended.
     pub fn hook_ended(&mut self, c: usize, ok: bool, now: f64) {
+        let swept = self.conns[c].swept.take();
         if ok {
-            self.arrive(c, now)
+            self.arrive(c, now);
         } else {
-            self.close(c, now)
+            self.close(c, now);
+        }
+        if let (Some(State::Idle), Some(idle_from)) = (self.conns[c].state, swept) {
+            self.conns[c].idle_from = idle_from;
+            self.set_timer(idle_from + self.config.max_idle, Timer::Hook(c));
         }
         self.after(self.conns[c].key, now);
     }
@@ -686,13 +693,7 @@ impl Naive {
             if self.idle_until(c) > now {
                 break;
             }
-            let surplus = self.live() > self.config.max_size;
-            if !surplus && self.conns[c].key == 0 && self.staying(Some(0)) <= self.config.min_size {
-                self.conns[c].idle_from = now + (1.0 - self.config.max_idle).max(0.0);
-                self.conns[c].entered = self.next();
-            } else {
-                self.close(c, now);
-            }
+            self.idle_is_over(c, now);
         }
         if let Some(limit) = self.config.leak_after {
             for c in self.in_use() {
@@ -703,6 +704,17 @@ impl Naive {
             }
         }
         self.after(0, now);
+    }
+
+    fn idle_is_over(&mut self, c: usize, now: f64) {
+        let surplus = self.live() > self.config.max_size;
+        if !surplus && self.conns[c].key == 0 && self.staying(Some(0)) <= self.config.min_size {
+            self.stop_timer(Timer::Hook(c));
+            self.conns[c].idle_from = now + (1.0 - self.config.max_idle).max(0.0);
+            self.conns[c].entered = self.next();
+        } else {
+            self.close(c, now);
+        }
     }
 
     fn fire(&mut self, timer: Timer, now: f64) -> usize {
@@ -716,6 +728,10 @@ impl Naive {
             }
             Timer::Hook(c) => {
                 let Connection { key, wave, state, .. } = self.conns[c];
+                if state == Some(State::Idle) {
+                    self.idle_is_over(c, now);
+                    return key;
+                }
                 self.gone(c);
                 let phase = match state {
                     Some(State::Opening) => Phase::Connect,
@@ -764,6 +780,27 @@ impl Naive {
             }
         }
         self.after_all(keys, now);
+    }
+
+    pub fn check_idle(&mut self, now: f64) {
+        if self.config.checks {
+            for c in self.idle() {
+                self.conns[c].swept = Some(self.conns[c].idle_from);
+                self.enter(c, State::Checking, now);
+                self.acts.push(Act::Check(c));
+            }
+            self.balance(now);
+        }
+    }
+
+    pub fn lost(&mut self, c: usize, now: f64) -> bool {
+        match self.conns[c].state {
+            None | Some(State::Opening | State::Closing) => return false,
+            Some(State::Idle) => self.close(c, now),
+            Some(_) => self.doom(c),
+        }
+        self.after(self.conns[c].key, now);
+        true
     }
 
     pub fn drain(&mut self, keys: &[usize], now: f64) {

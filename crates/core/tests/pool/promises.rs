@@ -649,6 +649,53 @@ fn expire_all_spares_who_is_in_use_until_it_comes_back() {
 }
 
 #[test]
+fn a_sweep_checks_what_is_idle_and_keeps_nothing_alive() {
+    let mut desk = Desk::new(Config { max_idle: 10.0, checks: true, check_after: 100.0, ..Config::default() });
+    let conns = desk.idle(2);
+    for _ in 0..3 {
+        desk.pass(3.0);
+        desk.ledger.check_idle(desk.now, &mut desk.out);
+        assert_eq!(desk.asked(), [Action::Check(conns[0]), Action::Check(conns[1])]);
+        for &conn in &conns {
+            desk.ledger.checked(conn, true, desk.now, &mut desk.out);
+        }
+        assert_eq!(desk.asked(), []);
+    }
+    assert_eq!(desk.ledger.wake_at(), Some(10.0));
+    assert_eq!(desk.take(), Some(conns[1]));
+    desk.pass(1.0);
+    assert_eq!(desk.asked(), [Action::Close(conns[0])]);
+    assert!(desk.ledger.try_release(conns[1], desk.now));
+    desk.pass(9.0);
+    assert_eq!(desk.asked(), [], "a use counts");
+}
+
+#[test]
+fn a_waiter_is_served_by_a_sweep() {
+    let mut desk = Desk::new(Config { checks: true, max_size: 1, ..Config::default() });
+    let conn = desk.idle(1)[0];
+    desk.ledger.check_idle(desk.now, &mut desk.out);
+    let waiter = desk.wait();
+    assert_eq!(desk.asked(), [Action::Check(conn)]);
+    desk.ledger.checked(conn, true, desk.now, &mut desk.out);
+    assert_eq!(desk.woken(), [waiter]);
+}
+
+#[test]
+fn what_has_ended_by_itself_is_not_handed_out_again() {
+    let mut desk = Desk::new(Config { max_size: 2, ..Config::default() });
+    let conns = desk.idle(2);
+    assert!(desk.ledger.lost(conns[1], desk.now, &mut desk.out));
+    assert_eq!(desk.asked(), [Action::Close(conns[1])]);
+    assert!(!desk.ledger.lost(conns[1], desk.now, &mut desk.out), "it is known");
+    assert_eq!(desk.take(), Some(conns[0]));
+    assert!(desk.ledger.lost(conns[0], desk.now, &mut desk.out));
+    assert!(!desk.ledger.try_release(conns[0], desk.now));
+    desk.give_back(conns[0], Condition::Clean);
+    assert_eq!(desk.asked(), [Action::Close(conns[0])]);
+}
+
+#[test]
 fn a_drain_serves_the_line_and_lets_nobody_in() {
     let mut desk = Desk::new(Config { max_size: 1, ..Config::default() });
     let conn = desk.used(1)[0];
