@@ -433,7 +433,7 @@ def test_a_setup_that_fails_leaves_nothing_open(bench: Bench, request: pytest.Fi
 @on_real_servers
 def test_a_connection_that_died_while_idle_is_replaced(bench: Bench) -> None:
     async def main() -> None:
-        async with bench.pool(max_size=2, check_after=0) as pool:
+        async with bench.pool(max_size=2) as pool:
             async with pool.acquire() as c, pool.acquire() as d:
                 await asyncio.gather(bench.ask(c, 1), bench.ask(d, 2))
             assert bench.server is not None
@@ -639,6 +639,21 @@ def test_redis_connection_pool_serves_a_shared_client(redis_server: Redis) -> No
 
 
 @on_real_servers
+def test_redis_connection_pool_replaces_what_died_while_idle(redis_server: Redis) -> None:
+    driver = requires.module("redis.asyncio")
+
+    async def main() -> None:
+        client = driver.Redis.from_pool(redis.connection_pool(redis_server.url, max_size=2))
+        await asyncio.gather(client.ping(), client.ping())
+        await asyncio.to_thread(redis_server.kill)
+        await asyncio.to_thread(redis_server.start)
+        await asyncio.gather(*(client.ping() for _ in range(3)))
+        await client.aclose()
+
+    run(main)
+
+
+@on_real_servers
 def test_redis_connection_pool_speaks_redis_errors(redis_server: Redis) -> None:
     driver = requires.module("redis.asyncio")
 
@@ -729,8 +744,9 @@ def test_ssh_connection_that_died_is_replaced(openssh: OpenSSH) -> None:
         async with ssh_pool(openssh) as pool:
             async with pool.acquire("host") as first:
                 assert (await asyncssh.run(first, "echo well")).stdout == "well\n"
-            await asyncio.to_thread(openssh.kill)
-            await asyncio.to_thread(openssh.start)
+                await asyncio.to_thread(openssh.kill)
+                await asyncio.to_thread(openssh.start)
+                await first.wait_closed()
             async with pool.acquire("host") as second:
                 assert second is not first
                 assert (await asyncssh.run(second, "echo well")).stdout == "well\n"

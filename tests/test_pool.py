@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.loops import Cell, run
 
-from loopwright import LoopMismatch, Pool, PoolClosed, PoolEvent, PoolFull, PoolTimeout, timeout
+from loopwright import KeyedPool, LoopMismatch, Pool, PoolClosed, PoolEvent, PoolFull, PoolTimeout, timeout
 from loopwright.testing import Deadlock, SimLoop
 
 
@@ -289,6 +289,55 @@ def test_an_is_clean_that_raises_costs_the_connection_and_is_reported() -> None:
         assert "is_clean" in reported[0]["message"]
 
     run(main)
+
+
+def test_what_is_closed_is_never_handed_out(cell: Cell) -> None:
+    async def main() -> None:
+        server = Server()
+
+        def is_closed(connection: Connection) -> bool:
+            return connection.dirty
+
+        async with Pool(server.connect, max_size=1, is_closed=is_closed) as pool:
+            async with pool.acquire() as first:
+                pass
+            first.dirty = True
+            async with pool.acquire() as second:
+                assert second is not first
+                second.dirty = True
+            assert pool.try_acquire() is None
+            async with pool.acquire() as third:
+                assert third is not second
+            check_books(pool)
+
+    run(main, cell)
+
+
+def test_a_shared_connection_that_is_closed_gets_no_new_users(cell: Cell) -> None:
+    async def main() -> None:
+        server = Server()
+        options = {"max_size": 2, "max_per_key": 2, "sharing": True, "is_closed": lambda connection: connection.dirty}
+        async with KeyedPool(lambda key: server.connect(), **options) as pool:
+            async with pool.acquire("host") as first:
+                async with pool.acquire("host") as same:
+                    assert same is first
+                first.dirty = True
+                async with pool.acquire("host") as second:
+                    assert second is not first
+                assert not first.closed
+            async with pool.acquire("host") as same:
+                assert same is second
+
+    run(main, cell)
+
+
+def test_hooks_that_are_asked_at_once_are_plain_functions() -> None:
+    async def asked(connection: object) -> bool:
+        return True
+
+    for name in ("is_clean", "is_closed"):
+        with pytest.raises(TypeError, match=rf"Pool\({name}=...\) must be a plain function"):
+            Pool(lambda: None, **{name: asked})
 
 
 def test_reset_is_off_the_releasers_path_and_bounded_in_time() -> None:

@@ -381,7 +381,7 @@ class Driver(native._Pool[C]):
             return BROKEN
 
     def _verdict_failed(self, trouble: Exception) -> None:
-        self._report(trouble, f"{self._label}: is_clean or connection_is_closed raised, the connection is closed")
+        self._report(trouble, f"{self._label}: is_clean or is_closed raised, the connection is closed")
 
     # Errors and events
 

@@ -55,7 +55,7 @@ class ConnectionStrategy(Protocol[C]):
 
 Hook = Callable[[Any], Any]
 
-HOOKS = ("close", "abort", "check", "reset", "is_clean")
+HOOKS = ("close", "abort", "check", "reset", "is_clean", "is_closed")
 """All but ``connect``, by the names of their arguments."""
 
 
@@ -70,7 +70,7 @@ class Hooks:
     reset: Hook | None
     is_clean: Callable[[Any], object] | None
     is_closed: Callable[[Any], object] | None
-    """A strategy's own, if that is a plain function: asked at each hand-out, and at a release without ``is_clean``."""
+    """Asked at each hand-out, and at a release without ``is_clean``."""
 
     @classmethod
     def of(cls, what: str, connect: Any, given: dict[str, Any]) -> Hooks:
@@ -78,19 +78,20 @@ class Hooks:
         for name, hook in given.items():
             if hook is not None and not callable(hook):
                 raise TypeError(f"{what}({name}=...) must be a function of the connection, got {hook!r}")
-        close, abort, check, reset, is_clean = (given[hook] for hook in HOOKS)
-        if inspect.iscoroutinefunction(is_clean):
-            raise TypeError(
-                f"{what}(is_clean=...) must be a plain function: it is called at every release; "
-                f"what has to be awaited is a check or a reset. Got {is_clean!r}"
-            )
-        is_closed = None
+        close, abort, check, reset, is_clean, is_closed = (given[hook] for hook in HOOKS)
+        for name in ("is_clean", "is_closed"):
+            if inspect.iscoroutinefunction(given[name]):
+                raise TypeError(
+                    f"{what}({name}=...) must be a plain function: it is called at every "
+                    f"{'release' if name == 'is_clean' else 'hand-out'}; what has to be awaited is a check or a reset. "
+                    f"Got {given[name]!r}"
+                )
         if is_strategy(connect):
             close = close or connect.close_connection
             if inspect.iscoroutinefunction(connect.connection_is_closed):
                 check = check or open_by(connect)
             else:
-                is_closed = connect.connection_is_closed
+                is_closed = is_closed or connect.connection_is_closed
             connect = opener(connect)
         elif not callable(connect):
             raise TypeError(

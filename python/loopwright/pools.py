@@ -252,6 +252,8 @@ class Pool(_Base[C]):
             was idle for more than ``check_after``.
         is_clean: a plain function: whether a connection that comes back is in no transaction and has no answer
             outstanding. Called at every release. It finds the operation whose interruption was swallowed in the block.
+        is_closed: a plain function: whether a connection is known to be of no use any more. Called at every hand-out
+            (and release, without ``is_clean``), of shared connections too, so it should cost next to nothing.
         reset: makes a connection as good as new, after each use, in a task of the pool; raises, or returns False, if it
             cannot. Without one, a connection that is not clean is closed.
         check_after: seconds idle from which on a connection is checked; 0: always.
@@ -293,6 +295,7 @@ class Pool(_Base[C]):
         abort: Callable[[C], object] | None = None,
         check: Callable[[C], object] | None = None,
         is_clean: Callable[[C], object] | None = None,
+        is_closed: Callable[[C], object] | None = None,
         reset: Callable[[C], object] | None = None,
         check_after: float = 1.0,
         hook_timeout: float = 5.0,
@@ -384,7 +387,7 @@ class KeyedPool(_Base[C], native._KeyedPool[K, C], Generic[K, C]):
         max_shares: users of one shared connection at a time; None: no limit.
 
     All other arguments, and what holds for all pools, are those of :class:`Pool`; with ``sharing`` there is no
-    ``reset``, ``is_clean`` is not asked, and leaks are not reported.
+    ``reset``, ``is_clean`` is not asked (``is_closed`` is), and leaks are not reported.
 
     Raises:
         ValueError, TypeError: an argument that makes no sense, named.
@@ -402,6 +405,7 @@ class KeyedPool(_Base[C], native._KeyedPool[K, C], Generic[K, C]):
         abort: Callable[[C], object] | None = None,
         check: Callable[[C], object] | None = None,
         is_clean: Callable[[C], object] | None = None,
+        is_closed: Callable[[C], object] | None = None,
         reset: Callable[[C], object] | None = None,
         check_after: float = 1.0,
         hook_timeout: float = 5.0,

@@ -17,6 +17,7 @@ class KeyedPoolOptions(TypedDict, Generic[C], total=False):
     close: Callable[[C], object] | None
     abort: Callable[[C], object] | None
     check: Callable[[C], object] | None
+    is_closed: Callable[[C], object] | None
     is_clean: Callable[[C], object] | None
     reset: Callable[[C], object] | None
     check_after: float

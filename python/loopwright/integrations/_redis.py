@@ -72,6 +72,9 @@ class Single(ConnectionPool):
     async def check(self) -> None:
         await check(self.connection)
 
+    def is_closed(self) -> bool:
+        return is_closed(self.connection)
+
     def is_clean(self) -> bool:
         return is_clean(self.connection) and not self.held
 
@@ -111,6 +114,7 @@ class Leases(ConnectionPool):
             "close": close,
             "abort": abort,
             "check": check,
+            "is_closed": is_closed,
             "is_clean": is_clean,
             "reset": is_clean,
         }
@@ -216,7 +220,7 @@ async def check(connection: AbstractConnection) -> None:
 
 
 def is_closed(connection: AbstractConnection) -> bool:
-    return not connection.is_connected
+    return not is_clean(connection)  # the end that the server has sent is something to read
 
 
 def is_clean(connection: AbstractConnection) -> bool:

@@ -65,6 +65,7 @@ def pool(
         "close": close,
         "abort": abort,
         "check": check,
+        "is_closed": is_closed,
         "is_clean": is_clean,
         "reset": reset,
     }

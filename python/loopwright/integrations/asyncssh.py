@@ -27,7 +27,7 @@ from loopwright.pools import KeyedPool
 if TYPE_CHECKING:
     from asyncssh import SSHClientConnection, SSHClientProcess, SSHCompletedProcess
 
-__all__ = ["abort", "close", "is_open", "pool", "run"]
+__all__ = ["abort", "close", "is_closed", "pool", "run"]
 
 MAX_SESSIONS = 10
 """What OpenSSH's ``MaxSessions`` is unless it is configured."""
@@ -76,8 +76,7 @@ def pool(
     hooks: KeyedPoolOptions[SSHClientConnection] = {
         "close": close,
         "abort": abort,
-        "check": is_open,
-        "check_after": 0.0,
+        "is_closed": is_closed,
     }
     hooks.update(options)
     return KeyedPool(connect, max_size=max_size, max_per_key=max_per_key, sharing=True, max_shares=max_shares, **hooks)
@@ -146,6 +145,6 @@ def abort(connection: SSHClientConnection) -> None:
     connection.abort()
 
 
-def is_open(connection: SSHClientConnection) -> bool:
-    """Whether it takes new users: not if it was closed, nor if the host did not let go of an interrupted session."""
-    return not connection.is_closed() and connection not in _full
+def is_closed(connection: SSHClientConnection) -> bool:
+    """Whether it takes no new users: it was closed, or the host did not let go of a session that was interrupted."""
+    return connection.is_closed() or connection in _full

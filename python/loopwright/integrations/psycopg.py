@@ -9,6 +9,7 @@ that still runs and UNKNOWN is a dead connection; both are closed. Everything he
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -64,6 +65,7 @@ def pool(
         "close": close,
         "abort": abort,
         "check": check,
+        "is_closed": is_closed,
         "is_clean": is_clean,
         "reset": reset,
     }
@@ -123,7 +125,19 @@ async def check(connection: Connection) -> None:
 
 
 def is_closed(connection: Connection) -> bool:
-    """Whether it was closed, by whichever end."""
+    """Whether it was closed, by whichever end.
+
+    Nobody reads from an idle connection, so it is asked whether there is something to read: the server's last words, or
+    a notification.
+    """
+    if _status(connection) == "IDLE" and hasattr(select, "poll"):  # not on Windows
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        try:
+            while poll.poll(0):
+                connection.pgconn.consume_input()
+        except Exception:  # there was nothing but the end
+            return True
     return connection.closed
 
 

@@ -69,6 +69,7 @@ def pool(
         "close": close,
         "abort": abort,
         "check": check,
+        "is_closed": is_closed,
         "is_clean": is_clean,
         "reset": reset,
     }
@@ -122,8 +123,8 @@ async def check(client: Redis) -> None:
 
 
 def is_closed(client: Redis) -> bool:
-    """Whether its connection is closed, as redis-py does to one whose command was interrupted."""
-    return not _single(client).connection.is_connected
+    """Whether its connection was closed, by redis-py (one whose command was interrupted) or by the server."""
+    return _single(client).is_closed()
 
 
 def is_clean(client: Redis) -> bool:
