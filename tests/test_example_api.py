@@ -181,7 +181,7 @@ def test_a_restart_under_load_is_not_noticed(instances: int, postgres: Postgres,
     demo, rich = requires.module("api.demo"), requires.module("rich.console")
     # A busy machine is slow, and that is not the subject.
     patient = {"deadline": 20, "pool_timeout": 20, "drain_delay": 1.5, "grace": 60}
-    load = {"instances": instances, "rate": 100, "pause": 0.7, "console": rich.Console(quiet=True)}
+    load = {"instances": instances, "rate": 60, "pause": 0.7, "console": rich.Console(quiet=True)}
     verdict = asyncio.run(demo.Rehearsal(postgres.dsn, redis_server.url, **load, **patient).run())
     assert verdict.complaints() == [], verdict
     assert set(verdict.outcome.results) == {"200"}

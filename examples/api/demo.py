@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,10 +81,12 @@ class Instance:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below those that the kernel gives to clients: one of them could have it while an instance is restarted."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(slots=True)
@@ -147,7 +150,8 @@ class Rehearsal:
         began = time.monotonic()
         async with AsyncExitStack() as stack:
             for instance in self._instances:
-                await stack.enter_async_context(instance)
+                stack.push_async_exit(instance)
+            await gather(*(instance.start() for instance in self._instances))
             self._console.print(f"{len(self._instances)} instances are ready after {time.monotonic() - began:.1f} s")
             stop = CancelToken()
             async with TaskGroup() as group:
