@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import itertools
 import os
 import subprocess
@@ -18,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -587,6 +589,17 @@ def test_redis_abort_needs_nothing_private(redis_server: Redis, monkeypatch: pyt
 
     run(lambda: main(hide=False))
     run(lambda: main(hide=True))
+
+
+@on_real_servers
+@pytest.mark.parametrize("ended", [False, True])
+def test_redis_before_8_has_only_a_private_way_to_tell_the_end(ended: bool) -> None:
+    requires.module("redis")
+    hooks = importlib.import_module("loopwright.integrations._redis")
+    reader = SimpleNamespace(at_eof=lambda: ended)
+    assert hooks.is_clean(SimpleNamespace(is_connected=True, _reader=reader)) is not ended
+    assert hooks.is_clean(SimpleNamespace(is_connected=True))
+    assert not hooks.is_clean(SimpleNamespace(is_connected=False, _reader=reader))
 
 
 def _without_writer(connection: Any, name: str) -> Any:

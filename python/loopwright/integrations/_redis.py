@@ -1,8 +1,9 @@
 """What stands in the place of redis-py's connection pools: one connection of a leased client, or a ``loopwright.Pool``.
 
 Both are subclasses of ``redis.asyncio.ConnectionPool`` that replace its public methods; its private lists stay empty.
-Its maintenance notifications are switched off, as they rewrite those. The one private thing here is the writer of a
-connection, for :func:`abort`: without it a socket whose send buffer is full is closed late.
+Its maintenance notifications are switched off, as they rewrite those. Private here are the writer of a connection, for
+:func:`abort` (without it a socket whose send buffer is full is closed late), and, before redis-py 8, its reader, for
+:func:`is_clean` (without it the end that the server sent is found by the check).
 """
 
 from __future__ import annotations
@@ -168,7 +169,8 @@ class Leases(ConnectionPool):
 
     def get_connection_count(self) -> list[tuple[int, dict[str, Any]]]:
         stats = self.leases.stats()
-        (_, idle), (_, in_use) = super().get_connection_count()
+        count: Any = getattr(super(), "get_connection_count", lambda: [(0, {}), (0, {})])  # redis-py 8 asks for it
+        (_, idle), (_, in_use) = count()
         return [(stats.idle, idle), (stats.in_use, in_use)]
 
 
@@ -226,5 +228,8 @@ def is_closed(connection: AbstractConnection) -> bool:
 def is_clean(connection: AbstractConnection) -> bool:
     if not connection.is_connected:
         return False
-    can_read = getattr(connection, "can_read", None)  # before redis-py 8 there is none that does not read
-    return can_read is None or not at_once(can_read())
+    can_read = getattr(connection, "can_read", None)
+    if can_read is None:  # before redis-py 8 there is none that does not read
+        reader = getattr(connection, "_reader", None)
+        return reader is None or not reader.at_eof()
+    return not at_once(can_read())
