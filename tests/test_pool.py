@@ -6,18 +6,30 @@ import asyncio
 import contextlib
 import contextvars
 import dataclasses
+import gc
 import logging
 import math
 import os
 import pickle
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from support.loops import Cell, run
 
-from loopwright import KeyedPool, LoopMismatch, Pool, PoolClosed, PoolEvent, PoolFull, PoolTimeout, timeout
-from loopwright.testing import Deadlock, SimLoop
+from loopwright import (
+    KeyedPool,
+    LoopMismatch,
+    Pool,
+    PoolClosed,
+    PoolEvent,
+    PoolFull,
+    PoolTimeout,
+    _loopwright,
+    timeout,
+)
+from loopwright.testing import Deadlock, SimLoop, leak_checks
 
 
 class Connection:
@@ -1004,3 +1016,42 @@ def test_a_deadlock_names_the_pool_and_who_holds_its_connections() -> None:
     text = str(caught.value)
     assert "'hoarder' waits for itself" in text and "waits in Pool.acquire(): pool = <Pool 'db'" in text
     assert "held by 'hoarder'" in text.split("task 'starved'")[1]
+
+
+def test_the_leak_checks_name_a_pool_that_was_left_open() -> None:
+    async def main(closes: bool) -> None:
+        pool = Pool(Server().connect, name="db")
+        async with pool.acquire():
+            pass
+        if closes:
+            await pool.aclose()
+
+    with leak_checks(fail=False) as leaks:
+        asyncio.run(main(closes=True))
+        asyncio.run(main(closes=False))
+    assert [(leak.kind, "Pool 'db'" in leak.what) for leak in leaks] == [("pools", True)]
+
+
+def test_a_pool_is_freed_when_it_is_closed_or_its_loop_is_gone() -> None:
+    async def closed() -> weakref.ref[Any]:
+        async with Pool(Server().connect) as pool, pool.acquire():
+            pass
+        return weakref.ref(pool)
+
+    async def check() -> None:
+        ref = await closed()
+        gc.collect()
+        assert ref() is None
+
+    async def abandoned() -> weakref.ref[Any]:
+        pool: Pool[Any] = Pool(Server().connect, max_size=1, on_event=lambda event: pool.stats())
+        connection = await pool.acquire()
+        connection.pool = pool  # a cycle
+        next(pool.acquire().__await__())  # a waiter that nobody drives
+        return weakref.ref(pool)
+
+    asyncio.run(check())
+    ref = asyncio.run(abandoned())
+    _loopwright._forget_cached_hub()
+    gc.collect()
+    assert ref() is None

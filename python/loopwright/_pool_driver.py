@@ -37,7 +37,7 @@ from loopwright.cancellation import _shielded_from_anyio
 from loopwright.errors import CallCancelled, LoopMismatch, PoolClosed, PoolFull, PoolTimeout
 from loopwright.timeouts import timeout
 
-__all__ = ["Driver", "PoolEvent"]
+__all__ = ["Driver", "PoolEvent", "left_open"]
 
 C = TypeVar("C")
 
@@ -540,6 +540,12 @@ def _nothing(connection: Any) -> None:
 
 
 _pools: Final[weakref.WeakSet[Driver[Any]]] = weakref.WeakSet()
+
+
+def left_open(loop: asyncio.AbstractEventLoop) -> list[Driver[Any]]:
+    """The pools that have connections of this loop."""
+    return [pool for pool in _pools if pool._loop is loop and pool._connections()]
+
 
 _inherited: Final[list[object]] = []
 """In a child after a fork: its parent's connections. Kept for ever, so that nothing is ever written to their sockets,

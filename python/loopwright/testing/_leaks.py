@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
+from loopwright._pool_driver import left_open
 from loopwright.testing import _chains, _wraps
 from loopwright.testing._awaits import coroutine_of
 from loopwright.testing._handlers import cleans_up_at
@@ -34,7 +35,9 @@ from loopwright.testing.errors import LeakError
 
 __all__ = ["ALL", "Checks", "Leak", "leak_checks", "selection"]
 
-ALL: Final = frozenset({"asyncgens", "cancels", "collected", "coroutines", "exceptions", "sockets", "tasks", "threads"})
+ALL: Final = frozenset(
+    {"asyncgens", "cancels", "collected", "coroutines", "exceptions", "pools", "sockets", "tasks", "threads"}
+)
 """The names of all checks."""
 PER_PROCESS: Final = frozenset({"sockets", "threads"})
 """The checks that look at the whole process, and not at a run."""
@@ -62,6 +65,7 @@ _NEEDS_FOR_LINES: Final[dict[str, set[Group]]] = {
     "cancels": {_wraps.RUNS, _wraps.SITES},
     "collected": {_wraps.RUNS, _wraps.SITES},
     "exceptions": {_wraps.RUNS, _wraps.SITES},
+    "pools": {_wraps.RUNS},
     "sockets": {_wraps.ERRORS, _wraps.OPENS, _wraps.WARNINGS},
     "tasks": {_wraps.RUNS, _wraps.SITES},
     "threads": {_wraps.THREADS},
@@ -150,6 +154,7 @@ class leak_checks:
     - ``threads``: threads that are alive after ``grace``;
     - ``sockets``: sockets, files, pipes, transports and event loops that are open, or were closed only by the garbage
       collector;
+    - ``pools``: pools of Loopwright that have connections when the main task has ended;
     - ``collected``: pending tasks that nothing held, so that the garbage collector destroyed them;
     - ``cancels``: tasks that were cancelled and returned all the same, without ``uncancel()``. The line that kept the
       cancel is known from CPython 3.12 on.
@@ -329,6 +334,7 @@ class Checks:
         if self.collect or loop.tasks():
             gc.collect()  # What nobody holds has not been left over, but lost.
         self._judge_left(loop.tasks())
+        self._judge_pools(loop)
         if "asyncgens" in self.on and loop._asyncgens and not loop.tasks():
             for generator in list(loop._asyncgens):
                 self._judge_generator(generator, dropped=False)
@@ -393,6 +399,7 @@ class Checks:
         if left and not loop.is_running() and not loop.is_closed():
             loop.run_until_complete(let_end(left))
         self._judge_left(task for task in left if not task.done())
+        self._judge_pools(loop)
         self._judge_cancels(loop)
         self._cancelled = {task for task in self._cancelled if task.get_loop() is not loop}
         if self._watch is not None:
@@ -494,6 +501,10 @@ class Checks:
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         if count <= _PER_KIND:
             self._found.append(Leak(kind, what, where, created, detail, fix))
+
+    def _judge_pools(self, loop: Any) -> None:
+        for pool in left_open(loop):
+            self._note("pools", f"{pool!r} was left open", None, None, "", _CLOSE_POOL)
 
     def _judge_left(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
@@ -600,6 +611,7 @@ _RERAISE = "re-raise CancelledError after the clean-up; what is to live on calls
 _ACLOSE = "use `async with contextlib.aclosing(...) as items:` around the `async for`"
 _JOIN = "join it, or shut its executor down, before the test ends"
 _CLOSE = "close it where it is opened: `with`, `async with` or try/finally; for streams also await wait_closed()"
+_CLOSE_POOL = "use `async with` around the pool, or await its aclose()"
 _CLOSE_LOOP = "run it in asyncio.Runner, or close it"
 
 _FRAMEWORKS = {"TestRunner._run_tests_and_fixtures"}
