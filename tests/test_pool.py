@@ -1040,6 +1040,7 @@ def test_a_pool_is_freed_when_it_is_closed_or_its_loop_is_gone() -> None:
 
     async def check() -> None:
         ref = await closed()
+        await turns()
         gc.collect()
         assert ref() is None
 

@@ -470,14 +470,10 @@ impl Pool {
             }
             Action::Drained => {
                 // The loop's deadline would keep a closed pool alive.
-                let (alarm, hub) = {
-                    let mut pool = Self::state(slf);
-                    (pool.alarm.take(), pool.hub.take())
-                };
-                if let Some((_, key, hub)) = &alarm {
-                    drop(Hub::remove_deadline(hub.bind(py), *key));
+                let alarm = Self::state(slf).alarm.take();
+                if let Some((_, key, hub)) = alarm {
+                    drop(Hub::remove_deadline(hub.bind(py), key));
                 }
-                drop((alarm, hub));
                 slf.call_method0(intern!(py, "_drained")).map(drop)
             }
         }

@@ -243,6 +243,7 @@ class Checks:
         if self._host is not None:
             self._loops[self._host] = weakref.WeakSet(asyncio.all_tasks(self._host))
         self._threads = set(threading.enumerate()) if "threads" in on else set()
+        self._open_pools: weakref.WeakSet[Any] = weakref.WeakSet()
         self._descriptors = _descriptors() if "sockets" in on and not self._light else {}
         self._recorder = _recorder()
         groups: set[Group] = set()
@@ -504,6 +505,9 @@ class Checks:
 
     def _judge_pools(self, loop: Any) -> None:
         for pool in left_open(loop):
+            if pool in self._open_pools:
+                continue
+            self._open_pools.add(pool)
             self._note("pools", f"{pool!r} was left open", None, None, "", _CLOSE_POOL)
 
     def _judge_left(self, tasks: Iterable[Task]) -> None:
