@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import itertools
 import logging
 import math
 import subprocess
@@ -622,6 +623,46 @@ def test_an_async_context_manager_is_left_by_the_task_that_entered_it(cell: Cell
     run(main, cell)
 
 
+def test_a_connection_whose_own_tasks_fail_is_replaced(cell: Cell) -> None:
+    """Clients built on anyio run a task group inside of their `async with`, which ends when a reader of it fails."""
+
+    async def main() -> None:
+        server_says_no = asyncio.Event()
+        numbers = itertools.count(1)
+
+        async def reader() -> None:
+            await server_says_no.wait()
+            raise GateError
+
+        @contextlib.asynccontextmanager
+        async def connect() -> AsyncIterator[int]:
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(reader())
+                yield next(numbers)
+                reading.cancel()
+
+        async def end() -> None:
+            server_says_no.set()
+            await turns(12)
+            server_says_no.clear()
+
+        async with Pool(connect, max_size=1) as pool:
+            async with pool.acquire() as number:
+                assert number == 1
+            await end()
+            assert (pool.stats().idle, pool.stats().closed) == (0, 1)
+            async with pool.acquire() as number:
+                assert number == 2
+                await end()
+                assert pool.stats().in_use == 1, "it is its user's still, who will see"
+            async with pool.acquire() as number:
+                assert number == 3
+            stats = pool.stats()
+            assert (stats.opened, stats.closed) == (3, 2)
+
+    run(main, cell)
+
+
 def test_a_strategy_of_asyncio_connection_pool_is_accepted(cell: Cell) -> None:
     class Strategy:
         def __init__(self, server: Server) -> None:
@@ -641,7 +682,10 @@ def test_a_strategy_of_asyncio_connection_pool_is_accepted(cell: Cell) -> None:
         async with Pool(Strategy(server), max_size=1) as pool:
             async with pool.acquire() as first:
                 server.open.discard(first)
-            assert await hold(pool) is not first
+            second = await hold(pool)
+            assert second is not first
+            server.open.discard(second)  # it dies while nobody uses it
+            assert await hold(pool) is not second
         assert not server.open
 
     run(main, cell)

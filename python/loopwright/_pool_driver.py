@@ -110,6 +110,8 @@ class Driver(native._Pool[C]):
         """The tasks that are inside of the ``async with`` of a connection."""
         self._leaving: dict[int, asyncio.Future[None]] = {}
         """What tells a keeper to leave it."""
+        self._over: dict[int, Exception | None] = {}
+        """Connections whose ``async with`` has ended by itself, and in what. They are in use, or being checked."""
         self._strategies: dict[int, Any] = {}
         """Of connections whose ``connect`` gave a strategy."""
         self._strays: set[asyncio.Task[None]] = set()
@@ -194,14 +196,28 @@ class Driver(native._Pool[C]):
             if not opened:
                 raise
             if told:
-                self._close_ended(conn, error if isinstance(error, Exception) else None)
+                self._left(conn, leaving, error if isinstance(error, Exception) else None)
             if not isinstance(error, Exception):
                 raise
         else:
-            self._close_ended(conn, None)
+            if told:
+                self._left(conn, leaving, None)
         finally:
             self._keepers.pop(conn, None)
             self._leaving.pop(conn, None)
+
+    def _left(self, conn: int, leaving: asyncio.Future[None], error: Exception | None) -> None:
+        """The ``async with`` of a connection is over: as it was told, or because tasks of its own failed."""
+        if leaving.done() and not leaving.cancelled():
+            self._hook_ended(conn, None, error, self._was_closed, "close")
+            return
+        self._keepers.pop(conn, None)
+        self._leaving.pop(conn, None)
+        self._over[conn] = error
+        if self._lost(conn):
+            _log.warning("%s: a connection ended by itself: %s", self._label, error or "its task was cancelled")
+        else:
+            self._over.pop(conn, None)
 
     def _not_connected(self, conn: int, key: object, error: BaseException) -> None:
         self._strategies.pop(conn, None)
@@ -223,7 +239,9 @@ class Driver(native._Pool[C]):
 
     def _start_close(self, conn: int, connection: Any) -> None:
         leaving = self._leaving.pop(conn, None)
-        if leaving is None:
+        if conn in self._over:
+            self._hook_ended(conn, connection, self._over.pop(conn), self._was_closed, "close")
+        elif leaving is None:
             self._run_hook(conn, self._hook(conn, "close"), connection, self._was_closed, "close")
         elif not leaving.done():
             leaving.set_result(None)
@@ -290,9 +308,6 @@ class Driver(native._Pool[C]):
         if what == "close":
             self._tell("closed", key=key, connection=connection)
 
-    def _close_ended(self, conn: int, error: Exception | None) -> None:
-        self._hook_ended(conn, None, error, self._was_closed, "close")
-
     # Given up
 
     def _abandon(self, conn: int, phase: str, connection: Any) -> None:
@@ -300,6 +315,7 @@ class Driver(native._Pool[C]):
         key = self._key(conn)
         self._strategies.pop(conn, None)
         self._leaving.pop(conn, None)
+        self._over.pop(conn, None)
         for tasks in (self._jobs, self._keepers):
             task = tasks.pop(conn, None)
             if task is not None and not task.done():
@@ -516,8 +532,9 @@ class Driver(native._Pool[C]):
 
     def _forget_tasks(self) -> list[object]:
         """What was of a loop that is gone."""
-        tasks: list[object] = [self._jobs, self._keepers, self._leaving, self._strategies, self._strays]
-        self._jobs, self._keepers, self._leaving, self._strategies, self._strays = {}, {}, {}, {}, set()
+        tasks: list[object] = [self._jobs, self._keepers, self._leaving, self._over, self._strategies, self._strays]
+        self._jobs, self._keepers, self._leaving, self._over, self._strategies = {}, {}, {}, {}, {}
+        self._strays = set()
         return tasks
 
     async def __aenter__(self) -> Self:

@@ -246,8 +246,8 @@ class Pool(_Base[C]):
             runs in the pool's own context, for the pool, not for a caller: whoever is first in line gets the result.
         close: closes a connection, ``close(c)``, async or not. Default: its ``aclose()`` or ``close()``, and
             ``wait_closed()``, as far as it has them.
-        abort: cuts a connection without waiting, ``abort(c)``: when a hook hangs, or the time to close is over.
-            Default: its ``abort()`` or ``terminate()``, or its transport's.
+        abort: cuts a connection without waiting, ``abort(c)``: when a hook hangs, a close fails, or the time to close
+            is over. Default: its ``abort()`` or ``terminate()``, or its transport's.
         check: whether a connection still works: raises, or returns False, if not. Called before it is handed out, if it
             was idle for more than ``check_after``.
         is_clean: a plain function: whether a connection that comes back is in no transaction and has no answer

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import math
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +20,7 @@ from typing import Any
 if __name__ == "__main__":  # before anything of ours is imported
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "python")]
 
-from loopwright import KeyedPool, Pool, PoolClosed, PoolFull
+from loopwright import CallCancelled, KeyedPool, Pool, PoolClosed, PoolFull
 from loopwright.testing import Play, SweepFailure, random_cancels
 from support.pool_gates import (
     GATES,
@@ -96,6 +97,7 @@ class _Storm:
             "abort": rng.choice((server.abort, server.abort, server.abort, None)),
             "check": rng.choice((server.check, self.check, None)),
             "is_clean": rng.choice((server.is_clean, server.is_clean, None)),
+            "is_closed": rng.choice((lambda connection: not connection.is_open, None)),
             "reset": rng.choice((server.reset, None)),
             "check_after": rng.choice((0.0, 0.5, 1.0, math.inf)),
             "hook_timeout": rng.choice((0.5, 2.0, 5.0)),
@@ -122,8 +124,11 @@ class _Storm:
         else:
             self.connect = server.connect
             drawn["close"] = server.close
-        self.tells = drawn["is_clean"] is not None or isinstance(self.connect, _Strategy)
+        asked = isinstance(self.connect, _Strategy) and drawn["is_closed"] is None
+        self.tells = drawn["is_clean"] is not None or asked
         """Whether an interruption that was swallowed can be seen."""
+        missing = inspect.signature(Pool).parameters.keys() - drawn.keys() - {"connect", "close"}
+        assert not missing, f"never drawn: {missing}"
         return drawn
 
     def check(self, connection: Connection) -> bool:
@@ -166,7 +171,7 @@ class _Storm:
             await asyncio.sleep(rng.choice((0, 0, 0.01, 0.4, 3)))
             patience = rng.choice((PATIENCE, PATIENCE, 0.0, 0.3, 5.0))
             self.server.began[name] = asyncio.get_running_loop().time()
-            with contextlib.suppress(GateError, AppError, PoolClosed, PoolFull):
+            with contextlib.suppress(GateError, AppError, CallCancelled, PoolClosed, PoolFull):
                 try:
                     await rng.choice((self.inside, self.inside, self.by_hand, self.tries))(name, patience)
                 except TimeoutError as error:
@@ -226,6 +231,17 @@ class _Storm:
             self.most = max(self.most, self.size)
             pool.resize(max_size=parameters["max_size"], burst=parameters["burst"])
 
+    async def saboteur(self) -> None:
+        """Cancels what is the pool's own, as a program does that cancels all tasks it finds."""
+        rng = self.rng
+        ours = ("check", "reset", "close") if self.connect == self.context else ("check", "reset", "close", "connect")
+        for _ in range(rng.randint(1, 6)):
+            await asyncio.sleep(rng.choice((0, 0, 0.05, 0.5)))
+            named = {task.get_name(): task for task in asyncio.all_tasks()}
+            found = [named[name] for name in sorted(named) if name.endswith(tuple(f": {hook}" for hook in ours))]
+            if found:
+                rng.choice(found).cancel()
+
     async def closer(self) -> None:
         """Closes the pool under its users."""
         await asyncio.sleep(self.rng.choice((0.05, 0.5, 2)))
@@ -238,6 +254,8 @@ class _Storm:
             play.spawn(self.user(f"user-{number}"), name=f"user-{number}")
         if rng.random() < 0.3:
             play.spawn(self.manager(), name="manager")
+        if rng.random() < 0.2 and self.parameters["abort"] is not None:  # else a close that is cancelled is not made up
+            play.spawn(self.saboteur(), name="saboteur")
         if rng.random() < 0.3:
             play.spawn(self.closer(), name="closer")
         await play.finished()

@@ -1200,6 +1200,11 @@ impl Pool {
         Ok(heard)
     }
 
+    /// A connection has come to its end by itself.
+    fn _lost(slf: &Bound<'_, Self>, conn: u64) -> PyResult<bool> {
+        Self::event(slf, |ledger, now, out| ledger.lost(Conn::from_bits(conn), now, out))
+    }
+
     /// What the ledger has counted, as a dict.
     fn _counts<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let counts = Self::state(slf).ledger.counts();
