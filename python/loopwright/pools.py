@@ -171,6 +171,30 @@ class _Base(Driver[C]):
         """What it was named."""
         return self._name
 
+    async def check_idle(self) -> int:
+        """Checks every connection that is idle, all of them at once, and closes those that fail.
+
+        What has died is found before anybody needs it, and one host that does not answer delays no other: each check
+        has ``hook_timeout`` seconds. Who needs a connection meanwhile is served by the first that passes, or by those
+        that were not idle. To be checked is not to be used: ``max_idle`` counts on. For
+        ``background.every(60, pool.check_idle)``.
+
+        Returns:
+            How many have failed.
+
+        Raises:
+            RuntimeError: the pool has no ``check``.
+            LoopMismatch: it has connections of another event loop.
+            CancelledError: the wait was cancelled; the checks go on.
+        """
+        if self._hooks.check is None:
+            raise RuntimeError(f"{self._label}.check_idle: the pool does not know how: pass {self._kind}(check=...)")
+        conns = self._check_idle()
+        checks = [self._jobs[conn] for conn in conns if conn in self._jobs]
+        if checks:
+            await asyncio.wait(checks, timeout=self._hook_timeout)
+        return sum(self._doing(conn) in (None, "checking", "closing") for conn in conns)
+
     async def drain(self) -> None:
         """Takes no more callers, serves those in line, and closes each connection when it comes back; waits for the end
         of that, however long it takes.

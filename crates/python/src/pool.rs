@@ -1102,6 +1102,23 @@ impl Pool {
         Self::event(slf, |ledger, now, out| ledger.expire_all(now, out))
     }
 
+    /// Starts a check of every idle connection; answers their numbers.
+    fn _check_idle(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
+        Self::check_thread(slf)?;
+        let idle: Vec<u64> = {
+            let pool = Self::state(slf);
+            let conns = pool.slots.iter().flatten().map(|slot| slot.conn);
+            conns.filter(|&conn| pool.ledger.state(conn) == Some(Stage::Idle)).map(Conn::to_bits).collect()
+        };
+        Self::event(slf, |ledger, now, out| ledger.check_idle(now, out))?;
+        Ok(idle)
+    }
+
+    /// What a connection is doing; None: it is gone.
+    fn _doing(slf: &Bound<'_, Self>, conn: u64) -> Option<&'static str> {
+        Self::state(slf).ledger.state(Conn::from_bits(conn)).map(|state| state.name())
+    }
+
     fn _resize(slf: &Bound<'_, Self>, max_size: usize, burst: usize, min_size: usize) -> PyResult<()> {
         Self::event(slf, |ledger, now, out| ledger.resize(max_size, burst, min_size, now, out))
     }
