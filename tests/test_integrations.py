@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import itertools
 import os
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,8 +25,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import requires
-from support.loops import run
+from support import loops, requires
+from support.loops import PLAIN, Cell, run
 from support.servers import OpenSSH, Postgres, Redis
 
 from loopwright.integrations import _driver, aiosqlite, asyncpg, asyncssh, psycopg, redis
@@ -321,7 +323,8 @@ async def nobody_left(bench: Bench) -> None:
 
 @on_real_servers
 @pytest.mark.parametrize("swallowed", [True, False], ids=["swallowed", "crossing"])
-def test_an_interruption_never_reaches_the_next_user(bench: Bench, swallowed: bool) -> None:
+@pytest.mark.parametrize("cell", loops.parameters([PLAIN, Cell("uvloop")]))
+def test_an_interruption_never_reaches_the_next_user(bench: Bench, cell: Cell, swallowed: bool) -> None:
     async def main() -> None:
         async with bench.pool(max_size=1, hook_timeout=2) as pool:
             for operation in bench.operations.values():
@@ -349,7 +352,7 @@ def test_an_interruption_never_reaches_the_next_user(bench: Bench, swallowed: bo
         stats = pool.stats()
         assert stats.idle == stats.opened - stats.closed - stats.abandoned == 0
 
-    run(main)
+    run(main, cell)
 
 
 @on_real_servers
@@ -551,6 +554,37 @@ def test_psycopg_close_ends_the_query_too(postgres: Postgres) -> None:
             await postgres.aclose()
 
     run(main)
+
+
+@on_real_servers
+def test_psycopg_half_a_copy_is_closed_not_left_to_the_garbage_collector(postgres: Postgres) -> None:
+    async def main() -> None:
+        async with psycopg.pool(postgres.dsn, max_size=1) as pool:
+            async with pool.acquire() as c:
+                manager = c.cursor().copy("COPY (SELECT generate_series(1, 20000)) TO STDOUT")
+                copy = await manager.__aenter__()  # and nobody leaves it
+                await copy.read()
+                descriptor = c.fileno()
+            async with pool.acquire() as d:
+                assert d is not c
+                assert c.closed
+                assert d.fileno() >= 0
+            del manager, copy
+        assert not _is_open(descriptor)
+
+    requires.module("psycopg")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(main)
+        gc.collect()
+    assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+    except FileNotFoundError:
+        return False
 
 
 # redis

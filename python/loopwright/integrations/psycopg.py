@@ -8,6 +8,7 @@ that still runs and UNKNOWN is a dead connection; both are closed. Everything he
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import socket
@@ -27,6 +28,8 @@ __all__ = ["abort", "check", "close", "connection", "is_clean", "is_closed", "po
 
 CANCEL_TIMEOUT = 2.0
 """Seconds for the server to take a cancel request from :func:`close`."""
+WAKING = 10
+"""Turns of the loop in which who waits for a connection has surely heard of its end. It takes three."""
 
 
 def pool(
@@ -96,6 +99,11 @@ async def close(connection: Connection) -> None:
         with suppress(Exception):
             await connection.cancel_safe(timeout=CANCEL_TIMEOUT)
         abort(connection)
+        for _ in range(WAKING):
+            if connection.closed:
+                break
+            await asyncio.sleep(0)
+        connection.pgconn.finish()
     else:
         await connection.close()
 
