@@ -490,7 +490,7 @@ class _Storm:
             verdict.server_says = await self.site.sessions()
             return verdict.pool_says == verdict.server_says and not verdict.in_use
 
-        await _within(3, agree)
+        await _within(self.plan.timeout, agree)
         verdict.peak, verdict.opened = self.site.counts()
         verdict.shrunk = self.plan.max_size - await self.at_once(self.plan.max_size)
         verdict.peak = max(verdict.peak, self.site.counts()[0])
@@ -503,7 +503,7 @@ class _Storm:
             verdict.left = await self.site.sessions()
             return not verdict.left
 
-        await _within(3, empty)
+        await _within(self.plan.timeout, empty)
         await self.site.aclose()
 
     async def at_once(self, wanted: int) -> int:
@@ -521,7 +521,7 @@ class _Storm:
 
         tasks = [asyncio.create_task(take()) for _ in range(wanted)]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(enough.wait(), 3)
+            await asyncio.wait_for(enough.wait(), self.plan.timeout)
         enough.set()
         await asyncio.wait(tasks, timeout=1)
         for task in tasks:
