@@ -76,9 +76,11 @@ class Plan:
 
     @property
     def allowed_recovery(self) -> float:
-        """A connection that was idle for less than ``check_after`` is handed out unchecked: its user finds out by its
-        own deadline. One that was idle for longer costs a check that hangs. Then a connect, after a back-off at most
-        as long as the server was down."""
+        """Seconds until all is well again, beside a back-off that may be as long as the server was away.
+
+        A connection that was idle for less than ``check_after`` is handed out unchecked: its user finds out by its own
+        deadline. One that was idle for longer costs a check that hangs. Then come a connect and ten answers.
+        """
         return self.check_after + max(self.deadline, self.hook_timeout) + 1.0
 
 
@@ -117,6 +119,8 @@ class Verdict:
     """Connections opened in all."""
     recovery: dict[str, float | None] = field(default_factory=dict)
     """Seconds from the end of each disturbance until work goes on without errors; None: not within 10 s."""
+    away: dict[str, float] = field(default_factory=dict)
+    """Seconds from the begin of each disturbance to its end."""
     errors: Counter[str] = field(default_factory=Counter)
     """All errors seen by users, deserved ones included."""
     closed: bool = True
@@ -140,7 +144,7 @@ class Verdict:
         slow = {
             f"after {name}: recovery took {'for ever' if took is None else f'{took:.1f} s'}": True
             for name, took in self.recovery.items()
-            if took is None or took > self.allowed
+            if took is None or took > self.allowed + self.away[name]
         }
         return [text for text, bad in (found | slow).items() if bad]
 
@@ -440,6 +444,7 @@ class _Storm:
             await disturbance.end()
             end = time.monotonic()
             self.windows.append((disturbance.name, begin, end))
+            self.verdict.away[disturbance.name] = end - begin
             self.verdict.recovery[disturbance.name] = await self.recovery(end)
         await asyncio.sleep(calm)
 
@@ -534,7 +539,8 @@ class _Storm:
 
     def judge(self) -> None:
         """Errors that nobody deserved."""
-        trouble = [(begin, end + self.plan.allowed_recovery) for _, begin, end in self.windows]
+        allowed = self.plan.allowed_recovery
+        trouble = [(begin, end + allowed + (end - begin)) for _, begin, end in self.windows]
         for record in self.records:
             hit = any(record.began < end and record.ended > begin for begin, end in trouble)
             if record.error and not record.injured and not hit and not self.subject.driver.excused(record.error):

@@ -11,6 +11,7 @@ import asyncio
 import datetime
 import importlib.metadata
 import logging
+import os
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -44,15 +45,18 @@ COLUMNS = (
 )
 PAGE = """# Pools of drivers in one storm
 
-Written by `{command}`; do not edit. {date}, CPython {python}, {machine}.
+Written by `{command}`; do not edit. {date}, CPython {python}, {machine},
+load average {load}.
 
 {tasks} tasks use a pool of {max_size} connections (and {burst} more in a burst, where a pool can) for {seconds} s, on a
 real server: PostgreSQL, Redis and OpenSSH of Debian 12, behind a proxy on loopback. {rate} cancels a second hit tasks
-at random, half of them those that have a connection. A third of the operations has a timeout around everything, or one
-around a query only that is swallowed inside of the block, half of these in a transaction. Everything done with a
+at random, half of them those that have a connection. Two operations in five have a timeout around everything, or one
+around a query only that is swallowed inside of the block, nearly half of these in a transaction. Everything done with a
 connection gets {deadline} s, every pool lets its users wait for {timeout} s at most. In the middle the server is killed
 and started again after {down} s, stopped for {stopped} s (SIGSTOP), and a firewall goes silent for {silent} s: who is
-connected then never hears anything again, not even that the connection is gone.
+connected then never hears anything again, not even that the connection is gone. SSH, where a login and a command cost
+much more, gets {ssh.max_size} connections, {ssh.cancels_per_second:g} cancels a second, slower tasks and three times
+the deadline.
 
 | {header} |
 |{rule}|
@@ -113,7 +117,9 @@ def page(verdicts: Sequence[Verdict], packages: set[str], plan: Plan) -> str:
         command="PYTHONPATH=tests:tools python -m support.storms --write docs/pools-peers.md",
         date=datetime.date.today(),
         python=platform.python_version(),
-        machine=f"{platform.system()}, {platform.machine()}",
+        machine=f"{platform.system()} with {os.cpu_count()} cores",
+        load=round(os.getloadavg()[2]),
+        ssh=plan.for_ssh(),
         header=" | ".join(COLUMNS),
         rule="|".join(["---"] * len(COLUMNS)),
         rows="\n".join(map(row, verdicts)),
