@@ -52,6 +52,7 @@ def test_nothing_is_lost_whoever_is_cancelled_anywhere(row: Row) -> None:
     assert sweep(row, loopwright_pool).count("cancel") > 3
 
 
+@pytest.mark.default_only
 @pytest.mark.parametrize("row", SELECTION[3::9], ids=str)
 @pytest.mark.parametrize("wave", ["again", "timeout", "error", "anyio"])
 def test_nothing_is_lost_when_cancels_come_twice_or_from_scopes(row: Row, wave: str) -> None:
@@ -85,6 +86,7 @@ def test_nothing_is_lost_under_random_cancels_with_random_parameters(seed: int) 
 # ------------------------------------------------------------------------------------------------ the matrix can fail
 
 
+@pytest.mark.default_only
 def test_each_pair_of_values_comes_together() -> None:
     rows = pairwise(FACTORS)
     for (one, values), (two, others) in itertools.combinations(enumerate(FACTORS), 2):
@@ -97,11 +99,13 @@ def test_a_row_is_read_as_it_is_written() -> None:
     assert [Row.of(str(row)) for row in SELECTION] == SELECTION
 
 
+@pytest.mark.default_only
 @pytest.mark.parametrize("row", GENTLE[::2], ids=str)
 def test_a_sound_pool_passes(row: Row) -> None:
     sweep(row, naive_pool(), victims=None)
 
 
+@pytest.mark.default_only
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_a_flawed_pool_is_found_out(flaw: str) -> None:
     for row in GENTLE:
@@ -126,6 +130,7 @@ def broken_by_one_cancel(row: Row) -> set[tuple[str, str, str]]:
     }
 
 
+@pytest.mark.default_only
 def test_asyncio_connection_pool_is_found_out() -> None:
     """The failures of its release 1.1.1 that need one cancel: connect not begun, connect just done, hand-over."""
     alone = broken_by_one_cancel(Row.of("connect=ok check=ok reset=ok close=ok size=1 users=1 when=first"))
@@ -134,6 +139,7 @@ def test_asyncio_connection_pool_is_found_out() -> None:
     assert {("user-0", "waiting", "hang"), ("user-0", "woken", "hang"), ("user-1", "woken", "invariant")} <= pair
 
 
+@pytest.mark.default_only
 def test_asyncio_connection_pool_is_found_asleep_after_a_connect_that_failed() -> None:
     """The one that needs no cancel."""
     row = Row.of("connect=raises check=ok reset=ok close=ok size=1 users=2 when=always")
@@ -141,6 +147,7 @@ def test_asyncio_connection_pool_is_found_asleep_after_a_connect_that_failed() -
         sweep(row, asyncio_connection_pool, victims=None)
 
 
+@pytest.mark.default_only
 def test_asyncio_connection_pool_lets_a_releaser_overtake() -> None:
     async def main() -> None:
         server = Server({})

@@ -611,7 +611,7 @@ def selection() -> list[Row]:
     return [Row(*row) for row in pairwise(FACTORS)]
 
 
-def pairwise(factors: Sequence[Sequence[Any]], *, seed: int = 1, tries: int = 30) -> list[tuple[Any, ...]]:
+def pairwise(factors: Sequence[Sequence[Any]], *, seed: int = 1, tries: int = 10) -> list[tuple[Any, ...]]:
     """Few rows in which each pair of values of two factors comes together at least once.
 
     Greedy, after AETG (Cohen, Dalal, Fredman, Patton 1997): of some random rows, each grown value by value from a pair
