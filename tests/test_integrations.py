@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 from support import loops, requires
 from support.loops import PLAIN, Cell, run
+from support.proxy import Proxy
 from support.servers import OpenSSH, Postgres, Redis
 
 from loopwright.integrations import _driver, aiosqlite, asyncpg, asyncssh, psycopg, redis
@@ -719,11 +720,11 @@ def test_redis_connection_pool_speaks_redis_errors(redis_server: Redis) -> None:
 # asyncssh
 
 
-def ssh_pool(server: OpenSSH, **options: Any) -> Any:
+def ssh_pool(server: OpenSSH, *, port: int = 0, **options: Any) -> Any:
     requires.module("asyncssh")
     connect = {
         "host": server.host,
-        "port": server.port,
+        "port": port or server.port,
         "username": server.user,
         "client_keys": [server.client_key],
         "known_hosts": server.known_hosts,
@@ -799,3 +800,31 @@ def test_ssh_connection_that_died_is_replaced(openssh: OpenSSH) -> None:
                 assert (await asyncssh.run(second, "echo well")).stdout == "well\n"
 
     run(main)
+
+
+@on_real_servers
+def test_ssh_host_that_fell_silent_is_found_before_the_next_use(openssh: OpenSSH) -> None:
+    async def main(proxy: Proxy) -> None:
+        async with ssh_pool(openssh, port=proxy.port, hook_timeout=0.3, check_after=0) as pool:
+            async with pool.acquire("host") as first:
+                pass
+            async with pool.acquire("host") as same:
+                assert same is first
+            proxy.silent()
+            proxy.pass_on()  # the firewall has forgotten the old connection
+            async with pool.acquire("host") as second:
+                assert second is not first
+                assert (await asyncssh.run(second, "echo well")).stdout == "well\n"
+            assert pool.stats().abandoned == 1
+
+    requires.module("asyncssh")
+    with Proxy(openssh.host, openssh.port) as proxy:
+        run(lambda: main(proxy))
+
+
+@on_real_servers
+def test_ssh_check_without_the_private_request_asks_whether_it_is_closed() -> None:
+    requires.module("asyncssh")
+    for closed in (False, True):
+        connection: Any = type("Connection", (), {"is_closed": lambda self, closed=closed: closed})()
+        assert asyncio.run(asyncssh.check(connection)) is not closed

@@ -7,8 +7,9 @@ then every user of the connection gets ``ChannelOpenError``. :func:`run` ends it
 interrupted. Where the host does not let the session go (OpenSSH keeps it until the command has ended, and passes no
 signal on for root), the connection gets no new users, and is closed when its last one leaves.
 
-A peer that went silent is found by SSH's keep-alive, on which ``is_closed()`` then follows. Everything here is public
-in AsyncSSH.
+A peer that went silent is found by SSH's keep-alives, on which ``is_closed()`` then follows; before an idle connection
+gets a user, by one that is asked for at once. That is private in AsyncSSH (``_make_global_request``); where it is gone,
+the keep-alives remain. Everything else here is public.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from loopwright.pools import KeyedPool
 if TYPE_CHECKING:
     from asyncssh import SSHClientConnection, SSHClientProcess, SSHCompletedProcess
 
-__all__ = ["abort", "close", "is_closed", "pool", "run"]
+__all__ = ["abort", "check", "close", "is_closed", "pool", "run"]
 
 MAX_SESSIONS = 10
 """What OpenSSH's ``MaxSessions`` is unless it is configured."""
@@ -76,6 +77,7 @@ def pool(
     hooks: KeyedPoolOptions[SSHClientConnection] = {
         "close": close,
         "abort": abort,
+        "check": check,
         "is_closed": is_closed,
     }
     hooks.update(options)
@@ -143,6 +145,14 @@ async def close(connection: SSHClientConnection) -> None:
 def abort(connection: SSHClientConnection) -> None:
     """Drops the socket, without waiting for anything."""
     connection.abort()
+
+
+async def check(connection: SSHClientConnection) -> bool:
+    """A round trip, by a keep-alive request: any SSH server answers it, and no session is needed."""
+    request = getattr(connection, "_make_global_request", None)
+    if request is not None:
+        await request(b"keepalive@openssh.com")
+    return not is_closed(connection)
 
 
 def is_closed(connection: SSHClientConnection) -> bool:
