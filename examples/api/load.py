@@ -37,8 +37,10 @@ PROBE_EVERY = 0.2
 """Seconds between two health checks of an instance."""
 PATIENCE = 30.0
 """Seconds after which a client gives up."""
-AT_ONCE = 48
-"""Requests that the balancer passes on at a time; the rest waits there. Fewer than one instance takes: see its pool."""
+AT_ONCE = 16
+"""Requests that the balancer passes on at a time; the rest waits there, where waiting costs nobody a connection. It is
+twice what the pool of one instance has: overload makes answers late then, and turns nobody away.
+"""
 OK, SERVER_ERROR = 200, 500
 
 
