@@ -12,6 +12,7 @@ LIMITS = (
 )
 QUEUE = ("tests/test_queue.py", "promise_6 or overtake")
 MAP = ("tests/test_mapping.py", "sweep or random_cancels")
+KEYED = ("tests/test_keyed.py", "in_use or refers or keeps_it or come_back")
 POOL = ("tests/test_pool_gates.py", "nothing_is_lost_whoever or random_parameters")
 ACROSS = ("tests/test_promises.py", "every_step or random_cancels")
 
@@ -213,5 +214,26 @@ MUTANTS = [
         "        if self.draining && !self.drained && self.tally.held() == 0 && self.waiting == 0 {",
         "        if self.draining && !self.drained && self.tally.staying() == 0 && self.waiting == 0 {",
         POOL,
+    ),
+    Mutant(
+        "keyed: somebody else's reference is overlooked",
+        "crates/python/src/keyed.rs",
+        "        Some(own) => gil::references(value) > 2 + own + others,",
+        "        Some(own) => gil::references(value) > 3 + own + others,",
+        KEYED,
+    ),
+    Mutant(
+        "keyed: what is in use stays first in line",
+        "crates/core/src/keyed.rs",
+        "        if !rests {\n            self.use_now(seen.index);\n            return Settled::Kept;",
+        "        if !rests {\n            return Settled::Kept;",
+        KEYED,
+    ),
+    Mutant(
+        "keyed: what was asked for meanwhile is given up",
+        "crates/core/src/keyed.rs",
+        "        self.entries.get(seen.index).filter(|entry| entry.used == seen.used)",
+        "        self.entries.get(seen.index).filter(|entry| entry.used >= seen.used)",
+        KEYED,
     ),
 ]
