@@ -92,6 +92,6 @@ def test_the_storm_finds_what_a_careless_pool_does(postgres: Postgres) -> None:
         "wrong answers",
         "innocent operations failed",
         "3 connections in use by nobody",
-        "left open by close",
+        "shrunk by",
     ):
         assert fault in faults
