@@ -143,7 +143,10 @@ class _Base(Driver[C]):
         leak_after, max_waiting = given["leak_after"], given["max_waiting"]
         self._timeout = seconds(given["timeout"], f"{kind}(timeout=...)")
         self._hook_timeout = seconds(given["hook_timeout"], f"{kind}(hook_timeout=...)", positive=True)
-        connect_timeout = self._timeout if given["connect_timeout"] is None else given["connect_timeout"]
+        connect_timeout = given["connect_timeout"]
+        if connect_timeout is None:
+            # A connect is the pool's: callers that give up soon must not end it, or none ever succeeds.
+            connect_timeout = max(self._timeout, self._hook_timeout)
         self._set_up(on_event=given["on_event"], name=given["name"])
         self._configure(
             keyed=kind == "KeyedPool",
@@ -282,7 +285,7 @@ class Pool(_Base[C]):
             cannot. Without one, a connection that is not clean is closed.
         check_after: seconds idle from which on a connection is checked; 0: always.
         hook_timeout: seconds for a check, a reset or a close; what takes longer is abandoned, and its connection cut.
-        connect_timeout: seconds for one connect; None: as ``timeout``.
+        connect_timeout: seconds for one connect; None: as ``timeout``, and no less than ``hook_timeout``.
         min_size: connections kept open, opened in the background (:meth:`warm` waits for them).
         max_size: connections at most, whatever they are doing: opening and closing ones count.
         burst: how many more may be opened while callers wait; they go again when nobody does.

@@ -101,7 +101,7 @@ class _Storm:
             "reset": rng.choice((server.reset, None)),
             "check_after": rng.choice((0.0, 0.5, 1.0, math.inf)),
             "hook_timeout": rng.choice((0.5, 2.0, 5.0)),
-            "connect_timeout": rng.choice((None, 0.5, 3.0)),  # None: as the timeout
+            "connect_timeout": rng.choice((None, 0.5, 3.0)),  # None: the longer of timeout and hook_timeout
             "min_size": rng.choice((0, 0, rng.randint(0, max_size))),
             "max_size": max_size,
             "burst": rng.choice((0, 0, 1, 3)),
