@@ -310,7 +310,9 @@ class _KeyedStorm(_Storm):
 
     def together(self) -> int:
         most = min(self.parameters["max_size"], self.parameters["max_per_key"])
-        return most * (2 if self.server.shares else 1)
+        # One that is past its lifetime takes no new users, and keeps its room for those that it has.
+        lasts = self.parameters["max_lifetime"] > 100
+        return most * (2 if self.server.shares and lasts else 1)
 
 
 async def storm(play: Play) -> None:
