@@ -28,7 +28,7 @@ if __name__ == "__main__":  # before anything of ours is imported
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "python")]
 
 from loopwright import CallCancelled, LoopwrightError
-from loopwright.testing import Play, SweepReport, cancel_sweep
+from loopwright.testing import Play, SweepFailure, SweepReport, cancel_sweep
 
 __all__ = [
     "FACTORS",
@@ -655,7 +655,11 @@ def sweep(row: Row, make: Make, **options: Any) -> SweepReport:
     ``victims=None``: only who uses the pool or closes it.
     """
     usual = {"waves": ("cancel", "early"), "victims": _is_a_party, "catches": _is_the_pools_own, "show": "failing"}
-    return cancel_sweep(gates(row, make), **{**usual, **options})
+    try:
+        return cancel_sweep(gates(row, make), **{**usual, **options})
+    except SweepFailure as failure:
+        failure.add_note(f'from the shell: python tests/support/pool_gates.py "{row}" POINT (what replay: says above)')
+        raise
 
 
 def _is_a_party(task: asyncio.Task[Any]) -> bool:
