@@ -241,6 +241,26 @@ def test_a_shared_connection_is_never_closed_under_a_user_and_idles_from_the_las
     simulate(main)
 
 
+def test_a_shared_connection_that_is_discarded_in_a_block_is_closed_when_the_last_block_ends() -> None:
+    async def main() -> None:
+        hosts = Hosts()
+        async with KeyedPool(hosts.connect, max_size=2, max_per_key=2, sharing=True) as pool:
+            async with pool.acquire("a") as first:
+                async with pool.acquire("a") as same:
+                    pool.discard(same)
+                    pool.discard(same)  # both blocks may say so
+                    async with pool.acquire("a") as fresh:
+                        assert fresh is not first
+                await turns()
+                assert not first.closed
+            await turns()
+            assert first.closed and not fresh.closed
+            with pytest.raises(ValueError, match="none of the pool's"):
+                pool.discard(first)
+
+    simulate(main)
+
+
 def test_max_shares_is_how_many_have_it_at_a_time() -> None:
     async def main() -> None:
         hosts = Hosts()

@@ -242,6 +242,15 @@ impl State {
         })
     }
 
+    /// Which shared connection an object is that only blocks have. Each of them gives it back itself.
+    fn find_in_blocks(&self, object: &Bound<'_, PyAny>) -> Option<Conn> {
+        let conns = self.by_object.get(&(object.as_ptr() as usize))?;
+        conns
+            .iter()
+            .copied()
+            .find(|conn| self.slots.get(conn.index()).is_some_and(|slot| slot.as_ref().is_some_and(Slot::is_used)))
+    }
+
     /// A user notices that its connection has been taken from it. Drop the result when no borrow is held.
     #[must_use]
     fn remove_orphan(
@@ -918,7 +927,13 @@ impl Pool {
                 Self::event_at(slf, now, |ledger, now, out| ledger.release(conn, Condition::Broken, now, out)).map(drop)
             }
             Some(conn) => Self::give_back_unused(slf, conn, now, None),
-            None => Err(Self::not_out(slf, object, if discards { "discard" } else { "release" })),
+            None => {
+                let shared = Self::state(slf).find_in_blocks(object).filter(|_| discards);
+                match shared {
+                    Some(conn) => Self::event_at(slf, now, |ledger, now, out| ledger.lost(conn, now, out)).map(drop),
+                    None => Err(Self::not_out(slf, object, if discards { "discard" } else { "release" })),
+                }
+            }
         }
     }
 
@@ -1084,7 +1099,8 @@ impl Pool {
     /// discard(connection, /)
     /// --
     ///
-    /// Gives back a connection that is broken: it is closed, and its place is free for a new one.
+    /// Gives back a connection that is broken: it is closed, and its place is free for a new one. One that others share
+    /// gets no new users, and is closed when the last block that has it ends.
     ///
     /// Raises:
     ///     ValueError, LoopMismatch: as for :meth:`release`.
