@@ -86,5 +86,5 @@ def test_example_runs(example: Example, tmp_path: Path) -> None:
 def test_fences_are_known() -> None:
     """A misspelt fence would be an example that nobody runs."""
     infos = {(page.name, fence["info"]) for page in PAGES for fence in FENCE.finditer(page.read_text())}
-    known = {"", "console", "json", "mermaid", "python", "python notest", "rust", "text", "toml", "yaml"}
+    known = {"", "console", "diff", "json", "mermaid", "python", "python notest", "rust", "text", "toml", "yaml"}
     assert {(page, info) for page, info in infos if info not in known} == set()

@@ -193,6 +193,7 @@ def test_ctrl_c_ends_a_blocked_main_thread() -> None:
 import _thread, signal, sys, threading
 from loopwright import Queue
 queue = Queue()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
 threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,)).start()
 try:
     queue.get_blocking()

@@ -76,6 +76,27 @@ def test_an_unmodified_program_is_cancelled_and_closed(
     assert ("uvloop" in ended.report["program"]["loop"]) == (loop == "uvloop" and not own_factory)
 
 
+def test_a_loop_that_is_left_open_is_closed_before_the_interpreter_is_taken_down(tmp_path: Path, loop: str) -> None:
+    """Left to the garbage collector it could find its sockets gone before it, and say so in a traceback."""
+    program = """
+        import asyncio, atexit
+
+        class Last:
+            def __del__(self):
+                print("closed at the end:", loop.is_closed(), flush=True)
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        atexit.register(lambda: print("closed for the program's own handlers:", loop.is_closed(), flush=True))
+        last = Last()
+    """
+    with Program(tmp_path, program, ["--loop", loop]) as run:
+        ended = run.end()
+    assert ended.code == 0
+    assert ended.out == "closed for the program's own handlers: False\nclosed at the end: True\n"
+    assert ended.err == ""
+
+
 UVICORN = """
     import asyncio, uvicorn
 

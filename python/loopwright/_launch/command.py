@@ -62,6 +62,7 @@ def launch(options: RunOptions) -> int:
 def _end(supervisor: Supervisor, guard: Guard) -> None:
     if not supervisor.is_ours:
         return
+    guard.close_left_open()
     gc.collect()  # Exceptions that nobody retrieved are known when their tasks are collected.
     guard.uninstall()
     supervisor.conclude()

@@ -118,6 +118,18 @@ class Guard:
         while self._undo:
             self._undo.pop()()
 
+    def close_left_open(self) -> None:
+        """Closes the loops that the program left to the garbage collector, with the warning that this gives.
+
+        What is put in front of a loop's methods refers to the loop. So it goes with its cycle and not by itself, and
+        it may find its sockets gone before it: a traceback that plain Python would not print.
+        """
+        for loop in list(self._watched):
+            if not loop.is_closed() and not loop.is_running():
+                warnings.warn(f"unclosed event loop {loop!r}", ResourceWarning, stacklevel=1, source=loop)
+                with contextlib.suppress(Exception):
+                    loop.close()
+
     # one loop
 
     def adopt(self, loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
