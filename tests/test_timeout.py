@@ -23,7 +23,7 @@ import pytest
 from support.cancels import EVERY_STEP, cancels, in_cell
 from support.loops import PLAIN, Cell, VirtualLoop, run
 
-from loopwright import CancelToken, Lock, Queue, Timeout, _loopwright, timeout, timeout_at
+from loopwright import CancelToken, Lock, Queue, Timeout, _loopwright, time_left, timeout, timeout_at
 from loopwright.testing import Play, cancel_sweep, random_cancels
 
 
@@ -279,6 +279,31 @@ def test_an_inner_timeout_never_outlives_an_outer_one(cell: Cell) -> None:
         assert seen == [(True, False)]
 
     run(main, cell)
+
+
+def test_time_left_is_that_of_the_blocks_around_it_in_the_same_task() -> None:
+    async def main() -> None:
+        async def other() -> float | None:
+            return time_left()
+
+        assert time_left() is None
+        async with timeout(None):
+            assert time_left() is None
+            async with timeout(50) as a, timeout(20):
+                async with timeout(100):
+                    assert time_left() == 20
+                    assert await other() == 20
+                    assert await asyncio.create_task(other()) is None, "a task has its own"
+                a.reschedule(asyncio.get_running_loop().time() - 5)
+                assert time_left() == 0.0
+                a.reschedule(None)
+            assert time_left() is None
+        asyncio.get_running_loop().call_soon(lambda: outside.append(time_left()))
+        await asyncio.sleep(0)
+
+    outside: list[float | None] = [time_left()]
+    on(VirtualLoop(), main)
+    assert outside == [None, None]
 
 
 def test_remaining_is_the_least_of_this_and_those_around_it() -> None:

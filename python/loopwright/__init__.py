@@ -40,7 +40,7 @@ from loopwright.pools import ConnectionStrategy, Histogram, KeyedPool, Lease, Po
 from loopwright.queues import LifoQueue, PriorityQueue, Queue, QueueStats
 from loopwright.resources import Resources, ResourcesStats
 from loopwright.service import run
-from loopwright.timeouts import Timeout, TimeoutStats, timeout, timeout_at
+from loopwright.timeouts import Timeout, TimeoutStats, time_left, timeout, timeout_at
 
 __all__ = [
     "AsyncMap",
@@ -102,6 +102,7 @@ __all__ = [
     "prefetch",
     "race",
     "run",
+    "time_left",
     "timeout",
     "timeout_at",
 ]

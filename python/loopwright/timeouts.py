@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from loopwright._loopwright import Timeout, timeout, timeout_at
+from loopwright._loopwright import Timeout, time_left, timeout, timeout_at
 
-__all__ = ["Timeout", "TimeoutStats", "timeout", "timeout_at"]
+__all__ = ["Timeout", "TimeoutStats", "time_left", "timeout", "timeout_at"]
 
 
 @dataclass(frozen=True, slots=True)

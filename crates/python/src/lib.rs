@@ -71,7 +71,7 @@ mod _loopwright {
     #[pymodule_export]
     use crate::task_group::{TaskGroup, race_group};
     #[pymodule_export]
-    use crate::timeout::{Timeout, timeout, timeout_at};
+    use crate::timeout::{Timeout, time_left, timeout, timeout_at};
     #[pymodule_export]
     use crate::watchdog::Watchdog;
 

@@ -1,4 +1,4 @@
-//! timeout, timeout_at: a deadline for the length of an `async with`. The deadlines of a loop live in its
+//! timeout, timeout_at, time_left: a deadline for the length of an `async with`. The deadlines of a loop live in its
 //! [`crate::timers`]; here is what one of them means to its task.
 
 use loopwright_core::deadlines::Key;
@@ -137,6 +137,26 @@ pub fn timeout_at<'py>(when: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Timeout>
     Timeout::make(when.py(), at, None, None)
 }
 
+/// time_left()
+/// --
+///
+/// Seconds until the current deadline: the earliest among those of the :func:`timeout` blocks around this line in this
+/// task. What is about to wait can ask whether that makes sense at all.
+///
+/// Only Loopwright's own deadlines count: asyncio and anyio give no way to ask for theirs (``asyncio.timeout``,
+/// ``anyio.fail_after``). A task that is started inside a block does not inherit its deadline.
+///
+/// Returns:
+///     Seconds, 0.0 at the least; None without a deadline, outside of a task and where no event loop runs.
+#[pyfunction]
+pub fn time_left(py: Python<'_>) -> PyResult<Option<f64>> {
+    match aio::hub(py) {
+        Ok(hub) => Timeout::left(hub.bind(py)),
+        Err(error) if error.is_instance_of::<PyRuntimeError>(py) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Recycled for Timeout {
     fn free_list() -> &'static FreeList {
         static LIST: FreeList = FreeList::new();
@@ -265,6 +285,18 @@ impl Timeout {
             }
             next = entered.outer.as_ref().map(|outer| outer.clone_ref(py));
         }
+    }
+
+    /// Seconds until the running task's deadline, 0.0 at the least; None without one.
+    ///
+    /// # Errors
+    /// What the loop's clock raises.
+    pub fn left(hub: &Bound<'_, Hub>) -> PyResult<Option<f64>> {
+        let py = hub.py();
+        let Some(task) = aio::current_task(&hub.get().event_loop(py)?)? else { return Ok(None) };
+        let innermost = hub.get().timers(py).innermost(&task);
+        let Some(earliest) = innermost.and_then(|timeout| Self::earliest(timeout.bind(py))) else { return Ok(None) };
+        Ok(Some((earliest - Hub::now(hub)?).max(0.0)))
     }
 
     /// The earliest deadline of this timeout and those around it.
