@@ -157,14 +157,16 @@ class Supervisor:
     def release_signals(self, signals: Iterable[int] | None = None) -> None:
         """Puts back what was there before, unless the program has set its own since."""
         for number in list(self._previous) if signals is None else signals:
-            previous = self._previous.pop(number, None)
-            self.watchdog.stand_in(number, False)
+            previous = self._previous.get(number)
             if previous is not None and signal.getsignal(number) == self.handle:
                 signal.signal(number, previous)
+            # Only now: until Python has the default action back, the native handler stands in for it in a forked child.
+            self.watchdog.stand_in(number, False)
+            self._previous.pop(number, None)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler: begins the orderly end, then calls the handler that was there before."""
-        if self.acted is None:
+        if self.acted is None and self.is_ours:
             self.acted = number
             if self.watchdog.arrivals > 1 and self.watchdog.last_from_self:
                 self.reraised = number
@@ -272,8 +274,8 @@ def _after_fork_in_child() -> None:
     global _current
     supervisor, _current = _current, None
     if supervisor is not None:
-        supervisor.watchdog.stop()
         supervisor.release_signals()
+        supervisor.watchdog.stop()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
