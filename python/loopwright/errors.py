@@ -17,6 +17,8 @@ __all__ = [
     "CloseTimeout",
     "FinishTimeout",
     "GroupFull",
+    "LeaseLost",
+    "LimitUnavailable",
     "LoopMismatch",
     "LoopwrightError",
     "MapError",
@@ -24,6 +26,7 @@ __all__ = [
     "PoolFull",
     "PoolTimeout",
     "QueueShutDown",
+    "RateLimitExceeded",
     "ResourceCycle",
     "ResourcesClosed",
     "TokenCancelled",
@@ -32,6 +35,25 @@ __all__ = [
 
 class LoopwrightError(Exception):
     """Root of every error that Loopwright raises on purpose."""
+
+
+class LeaseLost(LoopwrightError, RuntimeError):
+    """The lease of a permit in Redis ended while it was in use: somebody else may have it by now.
+
+    It was not renewed in time (the process or its loop stood still, Redis could not be reached), or Redis lost its
+    data. ``token`` is the fencing token of the lease.
+    """
+
+    def __init__(self, message: str, token: int | None = None) -> None:
+        super().__init__(message)
+        self.token = token
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.token)
+
+
+class LimitUnavailable(LoopwrightError, ConnectionError):
+    """A limit in Redis could not be asked, and was made with ``fail="closed"``; the driver's error is the cause."""
 
 
 class FinishTimeout(LoopwrightError, TimeoutError):
@@ -152,6 +174,22 @@ else:
 
     class QueueShutDown(LoopwrightError):
         """The queue was shut down: it takes no more items and, once drained, gives none."""
+
+
+class RateLimitExceeded(LoopwrightError, TimeoutError):
+    """The turn at a :class:`loopwright.RateLimiter` would come after the deadline of who waits.
+
+    Args:
+        message: what it says.
+        retry_after: seconds after which it could have been had, as things stood.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.retry_after)
 
 
 class TokenCancelled(LoopwrightError, RuntimeError):

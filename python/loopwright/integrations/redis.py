@@ -1,5 +1,5 @@
-"""redis-py (``redis.asyncio``): a pool of clients with one connection each, and a ``connection_pool=`` for shared
-clients.
+"""redis-py (``redis.asyncio``): a pool of clients with one connection each, a ``connection_pool=`` for shared clients,
+and limits that many processes share: ``Semaphore``, ``Lock``, ``RateLimiter``.
 
 What an interruption leaves (redis-py 8.1): redis-py closes a connection whose command was interrupted between request
 and reply, so ``is_connected`` tells it. What it cannot tell is a connection that something still holds (a subscription,
@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from loopwright.integrations._driver import PoolOptions, connected, load
+from loopwright.integrations._redis_limits import Lease, Lock, Semaphore, SharedLockStats, SharedSemaphoreStats
+from loopwright.integrations._redis_rates import RateLimiter, SharedRateLimiterStats
 from loopwright.pools import Pool
 
 if TYPE_CHECKING:
@@ -22,7 +24,23 @@ if TYPE_CHECKING:
 
     from loopwright.integrations._redis import Leases, Single
 
-__all__ = ["abort", "check", "close", "connection_pool", "is_clean", "is_closed", "pool", "reset"]
+__all__ = [
+    "Lease",
+    "Lock",
+    "RateLimiter",
+    "Semaphore",
+    "SharedLockStats",
+    "SharedRateLimiterStats",
+    "SharedSemaphoreStats",
+    "abort",
+    "check",
+    "close",
+    "connection_pool",
+    "is_clean",
+    "is_closed",
+    "pool",
+    "reset",
+]
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
