@@ -42,6 +42,17 @@ from loopwright.mapping import AsyncMap, MapError, MapStats, Prefetch, PrefetchS
 from loopwright.pools import ConnectionStrategy, Histogram, KeyedPool, Lease, Pool, PoolEvent, PoolStats
 from loopwright.queues import LifoQueue, PriorityQueue, Queue, QueueStats
 from loopwright.resources import Resources, ResourcesStats
+from loopwright.retries import (
+    Retry,
+    RetryBudget,
+    RetryBudgetStats,
+    RetryEvent,
+    RetryOn,
+    RetryReport,
+    RetryStats,
+    http_errors,
+    http_retry_after,
+)
 from loopwright.service import run
 from loopwright.timeouts import Timeout, TimeoutStats, time_left, timeout, timeout_at
 
@@ -94,6 +105,13 @@ __all__ = [
     "ResourcesClosed",
     "ResourcesStats",
     "Restart",
+    "Retry",
+    "RetryBudget",
+    "RetryBudgetStats",
+    "RetryEvent",
+    "RetryOn",
+    "RetryReport",
+    "RetryStats",
     "Semaphore",
     "SemaphoreStats",
     "TaskGroup",
@@ -105,6 +123,8 @@ __all__ = [
     "amap",
     "finish",
     "gather",
+    "http_errors",
+    "http_retry_after",
     "prefetch",
     "race",
     "run",

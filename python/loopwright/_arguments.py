@@ -8,7 +8,7 @@ import math
 from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["Unstarted", "coroutines", "seconds"]
+__all__ = ["Unstarted", "coroutines", "count", "seconds"]
 
 
 def seconds(value: object, what: str, *, positive: bool = False) -> float:
@@ -18,6 +18,15 @@ def seconds(value: object, what: str, *, positive: bool = False) -> float:
     if math.isnan(value) or value < 0 or (positive and value == 0):
         raise ValueError(f"{what} must be {'more than 0' if positive else '0 or more'} seconds, got {value!r}")
     return float(value)
+
+
+def count(value: object, what: str) -> int:
+    """Reads a number of things: an int, 1 or more. ``what`` names it."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{what} must be 1 or more, got {value}")
+    return value
 
 
 class Unstarted:

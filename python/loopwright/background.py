@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar, overload
 
-from loopwright._arguments import seconds
+from loopwright._arguments import count, seconds
 from loopwright.errors import GroupFull, LoopMismatch
 
 __all__ = ["Background", "BackgroundStats", "Delays", "Restart"]
@@ -51,7 +51,7 @@ class Restart:
 
     def __post_init__(self) -> None:
         if self.attempts is not None:
-            _count(self.attempts, "Restart(attempts=...)")
+            count(self.attempts, "Restart(attempts=...)")
         base = seconds(self.base, "Restart(base=...)", positive=True)
         if seconds(self.max_delay, "Restart(max_delay=...)", positive=True) < base:
             raise ValueError(f"Restart(max_delay={self.max_delay}) is less than base={self.base}: raise it")
@@ -139,7 +139,7 @@ class Background:
         limit: int | None = None,
         on_error: Callable[[BaseException, asyncio.Task[Any]], object] | None = None,
     ) -> None:
-        self._limit = None if limit is None else _count(limit, "Background(limit=...)")
+        self._limit = None if limit is None else count(limit, "Background(limit=...)")
         if on_error is not None and (not callable(on_error) or inspect.iscoroutinefunction(on_error)):
             raise TypeError(
                 f"Background(on_error=...) must be a plain function of (error, task), got {on_error!r}; "
@@ -455,14 +455,6 @@ class Background:
 
 def _name(fn: Callable[..., object]) -> str:
     return getattr(fn, "__qualname__", None) or repr(fn)
-
-
-def _count(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{what} must be 1 or more, got {value}")
-    return value
 
 
 def _policy(restart: object) -> Delays | None:

@@ -15,6 +15,7 @@ pub mod keyed;
 pub mod map;
 pub mod pool;
 pub mod queue;
+pub mod retry;
 pub mod rng;
 pub mod schedule;
 pub mod scope;

@@ -27,6 +27,7 @@ mod op;
 mod permits;
 mod pool;
 mod queue;
+mod retry;
 mod semaphore;
 mod sim;
 mod task_group;
@@ -64,6 +65,8 @@ mod _loopwright {
     use crate::pool::{KeyedPool, Pool};
     #[pymodule_export]
     use crate::queue::{LifoQueue, PriorityQueue, Queue};
+    #[pymodule_export]
+    use crate::retry::{RetryBudget, RetryFailures, RetryPolicy};
     #[pymodule_export]
     use crate::semaphore::{BoundedSemaphore, Semaphore};
     #[pymodule_export]
