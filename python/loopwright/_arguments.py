@@ -20,12 +20,12 @@ def seconds(value: object, what: str, *, positive: bool = False) -> float:
     return float(value)
 
 
-def count(value: object, what: str) -> int:
-    """Reads a number of things: an int, 1 or more. ``what`` names it."""
+def count(value: object, what: str, *, least: int = 1, below: float = math.inf) -> int:
+    """Reads how many: an int, ``least`` or more, and less than ``below``. ``what`` names it."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{what} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{what} must be 1 or more, got {value}")
+    if not least <= value < below:
+        raise ValueError(f"{what} must be {least} or more, got {value}")
     return value
 
 

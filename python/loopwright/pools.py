@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from loopwright import _loopwright as native
-from loopwright._arguments import seconds
+from loopwright._arguments import count, seconds
 from loopwright._loopwright import Lease
 from loopwright._pool_driver import Driver, PoolEvent
 from loopwright._pool_hooks import HOOKS, ConnectionStrategy, Hooks
@@ -39,9 +39,9 @@ class Histogram:
     def quantile(self, share: float) -> float:
         """Seconds within which this share of them (0 to 1) was done: an upper bound, at most twice the true value."""
         wanted, so_far = share * self.count, 0
-        for power, count in enumerate(self.counts):
-            so_far += count
-            if count and so_far >= wanted:
+        for power, done in enumerate(self.counts):
+            so_far += done
+            if done and so_far >= wanted:
                 return math.inf if power == len(self.counts) - 1 else 2.0**power / 1e6
         return 0.0
 
@@ -168,6 +168,18 @@ class _Base(Driver[C]):
             seed=random.getrandbits(64),
             **limits,
         )
+
+    def _change_limits(self, max_size: int | None, burst: int | None, min_size: int | None) -> None:
+        """What ``resize`` does; None leaves one as it is."""
+        size = self._max_size if max_size is None else _count(max_size, f"{self._kind}.resize(max_size=...)", 1)
+        more = self._burst if burst is None else _count(burst, f"{self._kind}.resize(burst=...)", 0)
+        kept = self._min_size if min_size is None else _count(min_size, f"{self._kind}.resize(min_size=...)", 0)
+        if kept > size:
+            raise ValueError(
+                f"{self._kind}.resize: min_size={kept} is more than max_size={size}: lower it in the same call"
+            )
+        self._max_size, self._burst, self._min_size = size, more, kept
+        self._resize(size, more, kept)
 
     @property
     def name(self) -> str | None:
@@ -352,13 +364,7 @@ class Pool(_Base[C]):
         Raises:
             ValueError, TypeError: a value that makes no sense, named; nothing is changed then.
         """
-        size = self._max_size if max_size is None else _count(max_size, "Pool.resize(max_size=...)", 1)
-        more = self._burst if burst is None else _count(burst, "Pool.resize(burst=...)", 0)
-        kept = self._min_size if min_size is None else _count(min_size, "Pool.resize(min_size=...)", 0)
-        if kept > size:
-            raise ValueError(f"Pool.resize: min_size={kept} is more than max_size={size}: lower it in the same call")
-        self._max_size, self._burst, self._min_size = size, more, kept
-        self._resize(size, more, kept)
+        self._change_limits(max_size, burst, min_size)
 
     async def warm(self) -> None:
         """Waits until ``min_size`` connections are open.
@@ -470,10 +476,7 @@ class KeyedPool(_Base[C], native._KeyedPool[K, C], Generic[K, C]):
         Raises:
             ValueError, TypeError: a value that makes no sense, named; nothing is changed then.
         """
-        size = self._max_size if max_size is None else _count(max_size, "KeyedPool.resize(max_size=...)", 1)
-        more = self._burst if burst is None else _count(burst, "KeyedPool.resize(burst=...)", 0)
-        self._max_size, self._burst = size, more
-        self._resize(size, more, 0)
+        self._change_limits(max_size, burst, None)
 
     async def broadcast(
         self,
@@ -512,8 +515,4 @@ class KeyedPool(_Base[C], native._KeyedPool[K, C], Generic[K, C]):
 
 
 def _count(value: object, what: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be an int, got {value!r}")
-    if not least <= value < _LIMITS:
-        raise ValueError(f"{what} must be {least} or more, got {value}")
-    return value
+    return count(value, what, least=least, below=_LIMITS)

@@ -273,6 +273,15 @@ impl Shared {
         lock(&self.report)
     }
 
+    /// Stores a section of the report.
+    fn put(&self, section: &str, json: &str) -> Result<(), String> {
+        self.report().put(section, json)?;
+        if section == "tasks" {
+            self.tasks_read.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
     fn now(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
@@ -495,8 +504,7 @@ fn scribe(shared: &Shared, witness: &Py<PyAny>, requests: &Receiver<Request>) {
             Request::Tasks { last, done } => {
                 let seen = Python::try_attach(|py| witness.call1(py, ("tasks",))?.extract::<String>(py));
                 if let Some(Ok(json)) = seen {
-                    _ = shared.report().put("tasks", &json);
-                    shared.tasks_read.store(true, Ordering::Release);
+                    _ = shared.put("tasks", &json);
                     _ = done.send(());
                 }
                 if last {
@@ -716,12 +724,7 @@ impl Watchdog {
 
     /// Replaces a section of the report, given as JSON.
     fn put(&self, section: &str, json: &str) -> PyResult<()> {
-        self.shared.report().put(section, json).map_err(PyValueError::new_err)?;
-        if section == "tasks" {
-            // A program that ends at once leaves the scribe no time to read them.
-            self.shared.tasks_read.store(true, Ordering::Release);
-        }
-        Ok(())
+        self.shared.put(section, json).map_err(PyValueError::new_err)
     }
 
     /// The report as of now, as JSON.

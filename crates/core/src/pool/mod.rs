@@ -571,12 +571,6 @@ impl<W, E: Clone> Ledger<W, E> {
         self.state(conn).map_or(0, |_| self.conns[conn.index].users)
     }
 
-    /// How many wait for a key.
-    #[must_use]
-    pub fn waiting_for(&self, key: KeyId) -> usize {
-        if self.knows(key) { self.keys[key.index].line.waiting() } else { 0 }
-    }
-
     /// The limits, as they are now.
     #[must_use]
     pub fn config(&self) -> &Config {
