@@ -41,6 +41,7 @@ from loopwright.limits import (
 from loopwright.mapping import AsyncMap, MapError, MapStats, Prefetch, PrefetchStats, amap, gather, prefetch
 from loopwright.pools import ConnectionStrategy, Histogram, KeyedPool, Lease, Pool, PoolEvent, PoolStats
 from loopwright.queues import LifoQueue, PriorityQueue, Queue, QueueStats
+from loopwright.resilience import resilient, safe_execute
 from loopwright.resources import Resources, ResourcesStats
 from loopwright.retries import (
     Retry,
@@ -127,7 +128,9 @@ __all__ = [
     "http_retry_after",
     "prefetch",
     "race",
+    "resilient",
     "run",
+    "safe_execute",
     "time_left",
     "timeout",
     "timeout_at",

@@ -19,12 +19,25 @@ from loopwright.errors import LoopwrightError
 if TYPE_CHECKING:
     from loopwright.retries import Retry
 
-__all__ = ["FailedAttempt", "FailedCall", "RetryEvent", "RetryReport", "name_of", "now", "span", "until"]
+__all__ = [
+    "FailedAttempt",
+    "FailedCall",
+    "RetryEvent",
+    "RetryReport",
+    "is_being_cancelled",
+    "name_of",
+    "now",
+    "span",
+    "until",
+]
 
 _log = logging.getLogger("loopwright.retry")
 
 _KEPT = 10
 """A report has so many failed attempts, the last ones."""
+
+_NOTES = 30
+"""An error that has more notes loses the rest before it gets its own."""
 
 Reason = Literal["attempts", "time", "budget", "error", "cancel"]
 
@@ -80,7 +93,7 @@ class RetryReport:
 class FailedCall:
     """A call that has failed at least once: its failures, and the verdict on each."""
 
-    __slots__ = ("_attempts", "_failures", "_function", "_policy", "_result")
+    __slots__ = ("_attempts", "_failures", "_function", "_policy")
 
     def __init__(self, policy: Retry, fn: object) -> None:
         self._policy = policy
@@ -103,7 +116,7 @@ class FailedCall:
             return None
         number = self._failures.count + 1
         if error is not None:
-            if in_task and _is_being_cancelled(error):
+            if in_task and is_being_cancelled(error):
                 self._give_up("cancel", error, "the task is being cancelled")
                 return None
             own = isinstance(error, LoopwrightError) and hasattr(error, "retry_after")
@@ -166,13 +179,15 @@ class FailedCall:
             return  # nothing that its traceback does not tell
         self._tell(error, reason, f"gave up after attempt {number}: {why}", number)
 
-    def expired(self, error: TimeoutError) -> None:
+    def expired(self, error: TimeoutError, total: float | None) -> None:
         """The total timeout has ended an attempt, or the wait before it."""
         self._policy._counts["time"] += 1
         number = self._attempts[-1].number + 1 if self._attempts else 1
-        self._tell(error, "time", f"timeout={self._policy._timeout:g} s were over at attempt {number}", number)
+        self._tell(error, "time", f"was ended by timeout={total:g} in attempt {number}", number)
 
     def _tell(self, error: Exception, reason: Reason, headline: str, number: int) -> None:
+        # An instance that is raised again and again must not grow.
+        del getattr(error, "__notes__", [])[_NOTES:]
         name = "" if self._policy._name is None else f" {self._policy._name!r}"
         error.add_note(f"Retry{name} of {name_of(self._function)} {headline}")
         for attempt in self._attempts:
@@ -202,7 +217,7 @@ def now() -> float:
         return time.monotonic()
 
 
-def _is_being_cancelled(error: BaseException) -> bool:
+def is_being_cancelled(error: BaseException) -> bool:
     """Whether a cancel of the running task is under way and became this error: the task has to end, not to retry."""
     try:
         task = asyncio.current_task()

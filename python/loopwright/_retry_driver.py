@@ -91,7 +91,7 @@ def in_time(policy: Retry, fn: Callable[..., Awaitable[Any]]) -> Callable[..., A
                     await asyncio.sleep(delay)
         except TimeoutError as error:
             if scope.expired() and not hasattr(error, "retry"):
-                (call or FailedCall(policy, fn)).expired(error)
+                (call or FailedCall(policy, fn)).expired(error, total)
             raise
 
     return retried
@@ -132,7 +132,7 @@ def thorough(policy: Retry, fn: Callable[..., Awaitable[Any]]) -> Callable[..., 
                     await asyncio.sleep(delay)
         except TimeoutError as error:
             if scope.expired() and not hasattr(error, "retry"):
-                (call or FailedCall(policy, fn)).expired(error)
+                (call or FailedCall(policy, fn)).expired(error, total)
             raise
 
     return retried
@@ -167,7 +167,7 @@ def generator(policy: Retry, fn: Callable[..., AsyncGenerator[Any, Any]]) -> Cal
                     await asyncio.sleep(delay)
         except TimeoutError as error:
             if scope.expired() and not hasattr(error, "retry"):
-                (call or FailedCall(policy, fn)).expired(error)
+                (call or FailedCall(policy, fn)).expired(error, total)
             raise
 
     async def retried(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
@@ -359,7 +359,7 @@ class Attempt:
                 own = deadline - asyncio.get_running_loop().time()
                 left = own if left is None else min(own, left)
                 if scope.expired() and own <= 0 and isinstance(raised, TimeoutError):
-                    call.expired(raised)
+                    call.expired(raised, policy._timeout)
                     raise raised
             attempts._delay = call.failed(raised, left=left, timed_out=scope.expired())
             if attempts._delay is not None:
