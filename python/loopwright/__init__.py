@@ -5,9 +5,11 @@ from __future__ import annotations
 from loopwright import _interpreter as _interpreter  # first: it refuses what the extension would crash on
 from loopwright._loopwright import __version__
 from loopwright.background import Background, BackgroundStats, Restart
+from loopwright.breakers import BreakerChange, CircuitBreaker, CircuitBreakerStats
 from loopwright.broadcasts import Broadcast
 from loopwright.cancellation import CancelToken, CancelTokenStats, finish
 from loopwright.errors import (
+    BreakerOpen,
     CallCancelled,
     CloseError,
     CloseTimeout,
@@ -35,6 +37,8 @@ from loopwright.limits import (
     Lock,
     LockStats,
     Permit,
+    RateLimiter,
+    RateLimiterStats,
     Semaphore,
     SemaphoreStats,
 )
@@ -62,10 +66,14 @@ __all__ = [
     "Background",
     "BackgroundStats",
     "BoundedSemaphore",
+    "BreakerChange",
+    "BreakerOpen",
     "Broadcast",
     "CallCancelled",
     "CancelToken",
     "CancelTokenStats",
+    "CircuitBreaker",
+    "CircuitBreakerStats",
     "CloseError",
     "CloseTimeout",
     "ConnectionStrategy",
@@ -101,6 +109,8 @@ __all__ = [
     "QueueShutDown",
     "QueueStats",
     "RateLimitExceeded",
+    "RateLimiter",
+    "RateLimiterStats",
     "ResourceCycle",
     "Resources",
     "ResourcesClosed",

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 __all__ = [
+    "BreakerOpen",
     "CallCancelled",
     "CloseError",
     "CloseTimeout",
@@ -54,6 +55,22 @@ class LeaseLost(LoopwrightError, RuntimeError):
 
 class LimitUnavailable(LoopwrightError, ConnectionError):
     """A limit in Redis could not be asked, and was made with ``fail="closed"``; the driver's error is the cause."""
+
+
+class BreakerOpen(LoopwrightError, ConnectionError):
+    """A :class:`loopwright.CircuitBreaker` let nobody through: what is behind it was down a moment ago.
+
+    Args:
+        message: what it says.
+        retry_after: seconds until a call may pass; None: that is for others to decide.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.retry_after)
 
 
 class FinishTimeout(LoopwrightError, TimeoutError):

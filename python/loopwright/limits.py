@@ -1,10 +1,10 @@
-"""Limits: how many may do something at a time."""
+"""Limits: how many may do something at a time, and how often."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loopwright._loopwright import BoundedSemaphore, Event, Lock, Permit, Semaphore
+from loopwright._loopwright import BoundedSemaphore, Event, Lock, Permit, RateLimiter, Semaphore
 
 __all__ = [
     "BoundedSemaphore",
@@ -13,6 +13,8 @@ __all__ = [
     "Lock",
     "LockStats",
     "Permit",
+    "RateLimiter",
+    "RateLimiterStats",
     "Semaphore",
     "SemaphoreStats",
 ]
@@ -49,3 +51,27 @@ class EventStats:
     """Whether the flag is set."""
     waiting: int
     """Waiters: those in line, and those woken that have not run yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimiterStats:
+    """What a :class:`RateLimiter` looks like at one moment, and its totals since it was made."""
+
+    rate: float
+    """How many pass per ``per`` seconds."""
+    per: float
+    """Seconds."""
+    burst: int
+    """The most that pass at once."""
+    available: float
+    """How much of the burst is left: a fraction counts up to the next one."""
+    waiting: int
+    """Waiters: those in line, and those woken that have not run yet."""
+    acquired: int
+    """Acquires that succeeded."""
+    admitted: int
+    """What they asked for, summed up: equal to ``acquired`` where nobody asks for more than one."""
+    waited: int
+    """Acquires that had to stand in line."""
+    refused: int
+    """``try_acquire`` that answered False, and acquires that would have come too late for their deadline."""

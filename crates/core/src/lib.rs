@@ -9,11 +9,14 @@
 //! stores it and hands it back, exactly once.
 #![forbid(unsafe_code)]
 
+pub mod breaker;
 pub mod deadlines;
 pub mod event;
+pub mod gcra;
 pub mod keyed;
 pub mod map;
 pub mod pool;
+pub mod progress;
 pub mod queue;
 pub mod retry;
 pub mod rng;

@@ -239,6 +239,11 @@ impl<W> Waiters<W> {
         self.reserved = 0;
     }
 
+    /// What a waiter asked for, whether it was granted or still stands in line; 0 once it has gone.
+    pub fn weight(&self, ticket: Ticket) -> u64 {
+        if self.state(ticket) == State::Vacant { 0 } else { self.slots[ticket.index as usize].weight }
+    }
+
     /// The weight reserved for a granted ticket.
     pub fn granted_weight(&self, ticket: Ticket) -> Option<u64> {
         (self.state(ticket) == State::Granted).then(|| self.slots[ticket.index as usize].weight)

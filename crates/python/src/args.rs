@@ -82,3 +82,35 @@ fn number(given: &Bound<'_, PyAny>, what: &str) -> PyResult<f64> {
         PyTypeError::new_err(format!("{what} must be a number of seconds, got {shown}: {hint}"))
     })
 }
+
+/// Reads a number that is more than 0 and finite. `what` names it: `RateLimiter(rate=...)`.
+///
+/// # Errors
+/// `TypeError` for anything but a number (a bool is not meant as one), `ValueError` out of range.
+pub fn positive(given: &Bound<'_, PyAny>, what: &str) -> PyResult<f64> {
+    let number = match given.extract::<f64>() {
+        Ok(number) if !given.is_instance_of::<PyBool>() => number,
+        _ => {
+            return Err(PyTypeError::new_err(format!(
+                "{what} must be a number, got {}: pass an int or a float",
+                given.repr()?
+            )));
+        }
+    };
+    if number > 0.0 && number.is_finite() {
+        return Ok(number);
+    }
+    Err(PyValueError::new_err(format!("{what} must be more than 0 and finite, got {}", given.repr()?)))
+}
+
+/// Reads a share: more than 0, and 1 at the most.
+///
+/// # Errors
+/// As [`positive`].
+pub fn share(given: &Bound<'_, PyAny>, what: &str) -> PyResult<f64> {
+    let share = positive(given, what)?;
+    if share <= 1.0 {
+        return Ok(share);
+    }
+    Err(PyValueError::new_err(format!("{what} must be a share, more than 0 and up to 1, got {}", given.repr()?)))
+}

@@ -58,6 +58,11 @@ impl Fut {
         )
     }
 
+    /// The hub of the loop whose task waits.
+    pub fn hub(&self) -> &Py<Hub> {
+        &self.hub
+    }
+
     /// Whether nobody woke or cancelled it yet.
     pub fn is_pending(&self, py: Python<'_>) -> bool {
         self.inner.borrow(py).state == State::Pending

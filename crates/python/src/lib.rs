@@ -9,8 +9,10 @@ mod aio;
 mod args;
 mod async_method;
 mod awaitable;
+mod breaker;
 mod cancel_token;
 mod cli;
+mod clocks;
 mod event;
 mod footprints;
 mod fut;
@@ -27,6 +29,7 @@ mod op;
 mod permits;
 mod pool;
 mod queue;
+mod rate_limiter;
 mod retry;
 mod semaphore;
 mod sim;
@@ -41,6 +44,8 @@ mod _loopwright {
 
     #[pymodule_export]
     use crate::aio::{forget_cached_hub, use_private};
+    #[pymodule_export]
+    use crate::breaker::Breaker;
     #[pymodule_export]
     use crate::cancel_token::CancelToken;
     #[pymodule_export]
@@ -65,6 +70,8 @@ mod _loopwright {
     use crate::pool::{KeyedPool, Pool};
     #[pymodule_export]
     use crate::queue::{LifoQueue, PriorityQueue, Queue};
+    #[pymodule_export]
+    use crate::rate_limiter::RateLimiter;
     #[pymodule_export]
     use crate::retry::{RetryBudget, RetryFailures, RetryPolicy};
     #[pymodule_export]
@@ -92,10 +99,13 @@ mod _loopwright {
         crate::awaitable::install_free_list::<crate::fut::Fut>(py);
         crate::awaitable::install_fast_with::<crate::permits::Permits>(py)?;
         crate::awaitable::install_fast_with::<crate::lease::Lease>(py)?;
+        crate::awaitable::install_fast_with::<crate::breaker::Breaker>(py)?;
+        crate::awaitable::install_fast_with::<crate::rate_limiter::RateLimiter>(py)?;
         crate::awaitable::install_entered(&crate::lease::Lease::spent(py)?)?;
         crate::awaitable::cache_async_with::<crate::permits::Permits>(py)?;
         crate::async_method::mark::<crate::semaphore::Semaphore>(py, &["acquire"])?;
         crate::async_method::mark::<crate::lock::Lock>(py, &["acquire"])?;
+        crate::async_method::mark::<crate::rate_limiter::RateLimiter>(py, &["acquire"])?;
         crate::async_method::mark::<crate::event::Event>(py, &["wait"])?;
         crate::async_method::mark::<crate::queue::Queue>(py, &["put", "get", "join"])?;
         crate::async_method::shorten::<crate::queue::Put>(py, "put", 1)?;

@@ -27,6 +27,7 @@ use crate::hub::{Hub, Origin};
 use crate::lease::AcquireConnection;
 use crate::permits::Acquire;
 use crate::queue::{Get, Join, Put};
+use crate::rate_limiter::AcquireRate;
 use crate::task_group::{EnterGroup, LeaveGroup, Spawn};
 
 /// What an operation came to; `None` is Python's None.
@@ -143,6 +144,8 @@ pub enum Kind {
     Acquire(Acquire),
     /// `acquire` of a pool
     AcquireConnection(AcquireConnection),
+    /// `RateLimiter.acquire`
+    AcquireRate(AcquireRate),
     /// `TaskGroup.__aenter__`
     EnterGroup(EnterGroup),
     /// `Queue.get`, and `async for` over a queue
@@ -166,6 +169,7 @@ macro_rules! each {
         match $kind {
             Kind::Acquire($operation) => $body,
             Kind::AcquireConnection($operation) => $body,
+            Kind::AcquireRate($operation) => $body,
             Kind::EnterGroup($operation) => $body,
             Kind::Get($operation) => $body,
             Kind::Join($operation) => $body,
@@ -350,6 +354,7 @@ impl Reused for Op {
         }
         let value = match &mut op.kind {
             Some(Kind::Acquire(acquire)) => acquire.at_once(py),
+            Some(Kind::AcquireRate(acquire)) => acquire.at_once(py),
             Some(Kind::Get(get)) => get.at_once(py),
             Some(Kind::Put(put)) => put.at_once(py),
             _ => None,
@@ -359,6 +364,7 @@ impl Reused for Op {
         drop(op);
         match kind {
             Some(Kind::Acquire(acquire)) => acquire.give_up(py),
+            Some(Kind::AcquireRate(acquire)) => acquire.give_up(py),
             Some(Kind::Get(get)) => get.give_up(py),
             Some(Kind::Put(put)) => put.give_up(py),
             _ => {}

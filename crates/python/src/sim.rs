@@ -24,6 +24,7 @@ use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyTuple, PyType, PyW
 use pyo3::{PyTraverseError, PyVisit, intern};
 
 use crate::awaitable;
+use crate::clocks;
 use crate::gil::{GilCell, GilRef};
 use crate::hub::Hub;
 
@@ -601,6 +602,7 @@ impl SimCore {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        clocks::expect_own_time();
         Self(GilCell::new(State {
             scheduler: Scheduler::new(Level::Timing, Box::<Fifo>::default()),
             clock: Clock::default(),

@@ -18,13 +18,17 @@ use pyo3::types::{PyDict, PyFloat};
 
 use crate::aio;
 use crate::awaitable;
+use crate::clocks;
 use crate::fut::Fut;
 use crate::hub::{Hub, Origin};
 use crate::pool::Pool;
+use crate::rate_limiter::RateLimiter;
 use crate::timeout::Timeout;
 
 /// Whom a deadline concerns.
 pub enum Deadline {
+    /// The first in line of this limiter.
+    Limiter(Py<RateLimiter>),
     /// The task of this `async with timeout(...)`.
     Timeout(Py<Timeout>),
     /// The operation that waits with this future.
@@ -49,6 +53,8 @@ pub struct Timers {
     /// What `call_at` or `call_soon` gave.
     handle: Option<Py<PyAny>>,
     clock: Clock,
+    /// The number of this loop, if its time is not the system's.
+    own_time: Option<u64>,
     /// The innermost timeout of each task that is inside of any, by the task's address (the timeout holds the task).
     innermost: HashMap<usize, Py<Timeout>, BuildHasherDefault<Address>>,
 }
@@ -78,11 +84,13 @@ impl Timers {
     /// # Errors
     /// What looking at the loop's `time` raises.
     pub fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let clock = Clock::of(event_loop)?;
         Ok(Self {
             deadlines: Deadlines::default(),
             alarm: Alarm::default(),
             handle: None,
-            clock: Clock::of(event_loop)?,
+            clock,
+            own_time: if clock == Clock::Loop { clocks::own_time(event_loop)? } else { None },
             innermost: HashMap::default(),
         })
     }
@@ -117,6 +125,11 @@ impl Timers {
         self.innermost.get(&(task.as_ptr() as usize)).map(|timeout| timeout.clone_ref(task.py()))
     }
 
+    /// The number of this loop, if its time is not the system's.
+    pub fn own_time(&self) -> Option<u64> {
+        self.own_time
+    }
+
     /// Live deadlines.
     pub fn len(&self) -> usize {
         self.deadlines.len()
@@ -134,6 +147,7 @@ impl Timers {
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         for deadline in self.deadlines.wakers() {
             match deadline {
+                Deadline::Limiter(limiter) => visit.call(limiter)?,
                 Deadline::Timeout(timeout) => visit.call(timeout)?,
                 Deadline::Wake(fut) => visit.call(fut)?,
                 Deadline::Pool(pool) => visit.call(pool)?,
@@ -168,7 +182,7 @@ impl Clock {
 
 /// `time.monotonic()`, to the last bit.
 #[inline]
-fn monotonic() -> f64 {
+pub fn monotonic() -> f64 {
     seconds(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic))
 }
 
@@ -207,6 +221,20 @@ impl Hub {
     #[inline]
     pub fn now_at_once(&self, py: Python<'_>) -> Option<f64> {
         (self.timers(py).clock == Clock::Monotonic).then(monotonic)
+    }
+
+    /// Where a time of the [system's clock](monotonic) is on the loop's: the same for asyncio's own loops. uvloop rounds
+    /// to milliseconds, either way; what must not come early is told half of one more.
+    ///
+    /// # Errors
+    /// What the loop raises.
+    pub fn from_system(slf: &Bound<'_, Self>, when: f64) -> PyResult<f64> {
+        const HALF_A_MILLISECOND: f64 = 0.0005;
+        let clock = slf.get().timers(slf.py()).clock;
+        match clock {
+            Clock::Monotonic => Ok(when),
+            Clock::Loop => Ok(Self::loop_time(slf)? + (when - monotonic()).max(0.0) + HALF_A_MILLISECOND),
+        }
     }
 
     fn loop_time(slf: &Bound<'_, Self>) -> PyResult<f64> {
@@ -311,6 +339,7 @@ impl Hub {
         loop {
             let Some((_, deadline)) = slf.get().timers(slf.py()).deadlines.pop_due(due) else { break };
             let served = match &deadline {
+                Deadline::Limiter(limiter) => RateLimiter::go_off(limiter.bind(py)),
                 Deadline::Timeout(timeout) => Timeout::expire(timeout.bind(py)),
                 Deadline::Wake(fut) => Fut::wake(fut.bind(py), Origin::Loop),
                 Deadline::Pool(pool) => Pool::go_off(pool.bind(py)),
