@@ -22,6 +22,8 @@ from loopwright.errors import (
     PoolClosed,
     PoolFull,
     PoolTimeout,
+    ProcessError,
+    ProcessTimeout,
     QueueShutDown,
     RateLimitExceeded,
     ResourceCycle,
@@ -44,6 +46,16 @@ from loopwright.limits import (
 )
 from loopwright.mapping import AsyncMap, MapError, MapStats, Prefetch, PrefetchStats, amap, gather, prefetch
 from loopwright.pools import ConnectionStrategy, Histogram, KeyedPool, Lease, Pool, PoolEvent, PoolStats
+from loopwright.processes import (
+    LineStream,
+    Process,
+    ProcessResult,
+    ProcessStats,
+    ProcessStream,
+    open_process,
+    run_process,
+    stream_lines,
+)
 from loopwright.queues import LifoQueue, PriorityQueue, Queue, QueueStats
 from loopwright.resilience import resilient, safe_execute
 from loopwright.resources import Resources, ResourcesStats
@@ -89,6 +101,7 @@ __all__ = [
     "LeaseLost",
     "LifoQueue",
     "LimitUnavailable",
+    "LineStream",
     "Lock",
     "LockStats",
     "LoopMismatch",
@@ -105,6 +118,12 @@ __all__ = [
     "Prefetch",
     "PrefetchStats",
     "PriorityQueue",
+    "Process",
+    "ProcessError",
+    "ProcessResult",
+    "ProcessStats",
+    "ProcessStream",
+    "ProcessTimeout",
     "Queue",
     "QueueShutDown",
     "QueueStats",
@@ -136,11 +155,14 @@ __all__ = [
     "gather",
     "http_errors",
     "http_retry_after",
+    "open_process",
     "prefetch",
     "race",
     "resilient",
     "run",
+    "run_process",
     "safe_execute",
+    "stream_lines",
     "time_left",
     "timeout",
     "timeout_at",

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from loopwright.processes import ProcessResult
 
 __all__ = [
     "BreakerOpen",
@@ -26,6 +29,8 @@ __all__ = [
     "PoolClosed",
     "PoolFull",
     "PoolTimeout",
+    "ProcessError",
+    "ProcessTimeout",
     "QueueShutDown",
     "RateLimitExceeded",
     "ResourceCycle",
@@ -180,6 +185,30 @@ class PoolTimeout(LoopwrightError, TimeoutError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.phase, self.in_use, self.waiting, self.holders)
+
+
+class ProcessError(LoopwrightError, RuntimeError):
+    """A command of ``run_process`` or ``stream_lines`` ended with an exit code other than 0, or by a signal."""
+
+    def __init__(self, message: str, result: ProcessResult) -> None:
+        super().__init__(message)
+        self.result = result
+        """What became of it, a :class:`loopwright.ProcessResult`: exit code and output."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.result)
+
+
+class ProcessTimeout(LoopwrightError, TimeoutError):
+    """A command did not end in time, and its group was ended."""
+
+    def __init__(self, message: str, result: ProcessResult) -> None:
+        super().__init__(message)
+        self.result = result
+        """What there was of it, a :class:`loopwright.ProcessResult`: the output up to its end."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.result)
 
 
 if sys.version_info >= (3, 13):

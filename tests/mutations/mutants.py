@@ -13,6 +13,7 @@ LIMITS = (
 QUEUE = ("tests/test_queue.py", "promise_6 or overtake")
 MAP = ("tests/test_mapping.py", "sweep or random_cancels")
 KEYED = ("tests/test_keyed.py", "in_use or refers or keeps_it or come_back")
+PROCESS = ("tests/test_processes.py", "hold_nothing or tail_is_kept or comes_in_pieces")
 POOL = ("tests/test_pool_gates.py", "nothing_is_lost_whoever or random_parameters")
 ACROSS = ("tests/test_promises.py", "every_step or random_cancels")
 
@@ -235,5 +236,26 @@ MUTANTS = [
         "        self.entries.get(seen.index).filter(|entry| entry.used == seen.used)",
         "        self.entries.get(seen.index).filter(|entry| entry.used >= seen.used)",
         KEYED,
+    ),
+    Mutant(
+        "process: what holds no output outlives the call",
+        "crates/core/src/process.rs",
+        "            (Phase::Running, _) => self.end(now),",
+        "            (Phase::Running, _) => self.over(),",
+        PROCESS,
+    ),
+    Mutant(
+        "output: the first bytes are kept",
+        "crates/core/src/output.rs",
+        "        self.bytes.drain(..above);",
+        "        self.bytes.truncate(self.bytes.len() - above);",
+        PROCESS,
+    ),
+    Mutant(
+        "output: a long line is cut within a character",
+        "crates/core/src/output.rs",
+        "            if byte & 0xC0 != 0x80 {",
+        "            if byte != 0 {",
+        PROCESS,
     ),
 ]

@@ -28,6 +28,7 @@ mod notify;
 mod op;
 mod permits;
 mod pool;
+mod process;
 mod queue;
 mod rate_limiter;
 mod retry;
@@ -68,6 +69,8 @@ mod _loopwright {
     use crate::permits::Permit;
     #[pymodule_export]
     use crate::pool::{KeyedPool, Pool};
+    #[pymodule_export]
+    use crate::process::{Life, Lines, Tail};
     #[pymodule_export]
     use crate::queue::{LifoQueue, PriorityQueue, Queue};
     #[pymodule_export]
