@@ -27,7 +27,7 @@ from support import loops, requires
 from support.loops import PLAIN, Cell
 from support.servers import HOST, Redis, free_port
 
-from loopwright import LeaseLost, LimitUnavailable, LoopMismatch, RateLimitExceeded, timeout
+from loopwright import BreakerOpen, LeaseLost, LimitUnavailable, LoopMismatch, RateLimitExceeded, timeout
 from loopwright.integrations import redis as shared
 from loopwright.integrations._redis_limits import Lease
 
@@ -925,3 +925,300 @@ def test_a_process_that_is_killed_gives_its_permits_back_within_the_lease(redis_
         await semaphore.aclose()
 
     on(redis_server, main)
+
+
+# CircuitBreaker
+
+
+class BreakerBooks(Books):
+    def __init__(self, server: Redis, settings: tuple[object, ...]) -> None:
+        base = f"test:{{{fresh()}}}:"
+        super().__init__(server, shared.CircuitBreaker.script, (base + "state", base + "window", base + "probes"))
+        self.settings = settings
+
+    def ask(self, command: str, now: float, *arguments: object) -> tuple[int, str, int, int, int, int, int]:
+        passes, state, epoch, after, calls, failures, slow, *_ = self(command, now, *self.settings, *arguments)
+        return passes, state.decode(), epoch, after, calls, failures, slow
+
+
+class NaiveBreaker:
+    """The states of resilience4j, in the plainest words: every outcome is kept with its time."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.rate, self.size, self.span, least, self.slow_rate, self.open_for, self.half_open = settings.values()
+        self.least = least if self.span else min(least, self.size)
+        self.epoch = 0
+        self.go("closed", 0)
+
+    def go(self, state: str, now: int) -> None:
+        self.state, self.since = state, now
+        self.outcomes: list[tuple[int, int]] = []
+        self.probing: set[str] = set()
+        self.epoch += 1
+
+    def window(self, now: int) -> list[int]:
+        if self.state == "half_open" or not self.span:
+            return [outcome for _, outcome in self.outcomes][-self.size if self.state == "closed" else 0 :]
+        part = now * 32 // self.span
+        return [outcome for at, outcome in self.outcomes if at * 32 // self.span > part - 32]
+
+    def judge(self, now: int) -> bool:
+        window = self.window(now)
+        failed, slow = sum(o & 1 for o in window), sum(o >> 1 for o in window)
+        return failed / len(window) >= self.rate or (0 < self.slow_rate <= slow / len(window))
+
+    def report(self, now: int, epoch: int, outcomes: str) -> None:
+        for outcome in outcomes:
+            if epoch != self.epoch or self.state != "closed":
+                return
+            self.outcomes.append((now, int(outcome)))
+            if len(self.window(now)) >= self.least and self.judge(now):
+                self.go("open", now)
+
+    def begin(self, now: int, id: str) -> int:
+        if self.state == "open" and self.since + self.open_for <= now:
+            self.go("half_open", now)
+        if self.state == "half_open" and len(self.probing) + len(self.outcomes) < self.half_open:
+            self.probing.add(id)
+            return 2
+        return int(self.state == "closed")
+
+    def finish(self, now: int, id: str, outcome: str) -> None:
+        if id in self.probing:
+            self.probing.discard(id)
+            if outcome != "-":
+                self.outcomes.append((now, int(outcome)))
+                if len(self.outcomes) == self.half_open:
+                    self.go("open" if self.judge(now) else "closed", now)
+
+
+@pytest.mark.parametrize("seed", range(6 if not STRESS else 300))
+def test_breaker_script_does_what_the_naive_one_does(seed: int, redis_server: Redis) -> None:
+    chance = random.Random(seed)
+    rate, slow_rate = chance.choice([0.3, 0.5, 1.0]), chance.choice([0, 0.5, 1.0])
+    size, least, half_open = chance.randint(1, 12), chance.randint(1, 8), chance.randint(1, 4)
+    span = chance.choice([0, 32 * 10**6])
+    open_for = 10**7
+    settings: dict[str, Any] = {"rate": rate, "size": size, "span": span, "least": least, "slow_rate": slow_rate}
+    settings |= {"open_for": open_for, "probes": half_open}
+    naive = NaiveBreaker(settings)
+    books = BreakerBooks(redis_server, (*settings.values(), 10**12))
+    now, number, ids = 10**15, 0, ["nobody"]
+    naive.since = now
+    epochs = {naive.epoch: books.ask("look", now)[2]}
+    seen = set()
+    for _ in range(300):
+        now += chance.choice([0, 1, 10**6, 5 * 10**6])
+        what = chance.choice(["report"] * 4 + ["begin", "begin", "finish", "finish", "go"])
+        passes, expected = 0, 0
+        if what == "report":
+            outcomes = "".join(chance.choice("0000123") for _ in range(chance.randint(1, 6)))
+            epoch = chance.choice([naive.epoch] * 5 + list(epochs))
+            answer = books.ask("report", now, epochs[epoch], outcomes)
+            naive.report(now, epoch, outcomes)
+        elif what == "begin":
+            number += 1
+            ids.append(f"client.{number}")
+            passes, *_ = answer = books.ask("begin", now, ids[-1])
+            expected = naive.begin(now, ids[-1])
+        elif what == "finish":
+            id, outcome = chance.choice(ids[-4:]), chance.choice("00012-")
+            answer = books.ask("finish", now, id, outcome)
+            naive.finish(now, id, outcome)
+        elif chance.random() < 0.1:
+            state = chance.choice(["open", "closed", "isolated"])
+            answer = books.ask("go", now, state)
+            naive.go(state, now)
+        else:
+            answer = books.ask("look", now)
+        _, state, epoch, _, calls, failures, slow = answer
+        assert passes == expected
+        assert state == naive.state
+        assert epochs.setdefault(naive.epoch, epoch) == epoch
+        window = naive.window(now)
+        assert (calls, failures, slow) == (len(window), sum(o & 1 for o in window), sum(o >> 1 for o in window))
+        seen.add(state)
+    assert list(epochs.values()) == sorted(set(epochs.values()))
+    assert len(seen) > 2
+
+
+class Down(Exception):
+    """What a call raises whose other side is down."""
+
+
+async def fail() -> None:
+    raise Down
+
+
+async def succeed() -> int:
+    return 1
+
+
+def test_what_one_process_finds_to_be_down_none_of_them_calls(redis_server: Redis) -> None:
+    async def main(redis: Any) -> None:
+        settings: dict[str, Any] = {"redis": redis, "name": fresh(), "min_calls": 4, "open_for": LONG, "refresh": 0.01}
+        one, two = (shared.CircuitBreaker(**settings) for _ in range(2))
+        changes: list[Any] = []
+        two.on_change(changes.append)
+        assert await two.call(succeed) == 1
+        for _ in range(4):
+            with contextlib.suppress(Down):
+                await one.call(fail)
+
+        async def refused() -> bool:
+            try:
+                await two.call(succeed)
+            except BreakerOpen as error:
+                assert error.retry_after is not None and 0 < error.retry_after <= LONG
+                return True
+            return False
+
+        await until(refused)
+        assert [(change.old, change.new, change.why) for change in changes] == [("closed", "open", "failures")]
+        assert changes[0].rate >= 0.5
+        await one.close()
+        await until(lambda: _passes(two))
+        await two.isolate()
+        with pytest.raises(BreakerOpen, match="isolated"):
+            await two.call(succeed)
+        await two.close()
+        assert await two.call(succeed) == 1
+        assert (await one.fetch()).state == "closed" == one.state
+        assert one.stats().failures == 4 and two.stats().refused > 1
+        await one.aclose()
+        await two.aclose()
+
+    on(redis_server, main)
+
+
+async def _passes(breaker: Any) -> bool:
+    with contextlib.suppress(BreakerOpen):
+        return bool(await breaker.call(succeed))
+    return False
+
+
+def test_exactly_so_many_probes_are_in_flight_and_a_cancelled_one_gives_its_place(redis_server: Redis) -> None:
+    async def main(redis: Any) -> None:
+        name = fresh()
+        settings: dict[str, Any] = {"redis": redis, "name": name, "open_for": 0.0, "half_open": 2, "refresh": 0.001}
+        crowd = [shared.CircuitBreaker(**settings) for _ in range(3)]
+        await crowd[0].open()
+        inside = 0
+        go = asyncio.Event()
+
+        async def probe() -> None:
+            nonlocal inside
+            inside += 1
+            try:
+                await go.wait()
+            finally:
+                inside -= 1
+
+        async def attempt(number: int) -> str:
+            try:
+                await crowd[number % 3].call(probe)
+            except BreakerOpen:
+                return "refused"
+            return "passed"
+
+        for breaker in crowd:
+            await breaker.fetch()
+        tasks = [asyncio.create_task(attempt(number)) for number in range(12)]
+        await until(lambda: sum(task.done() for task in tasks) == 10 and inside == 2)
+        first = next(task for task in tasks if not task.done())
+        first.cancel()
+        await asyncio.wait([first])
+
+        async def another() -> bool:
+            tasks.append(asyncio.create_task(attempt(len(tasks))))
+            await asyncio.wait([tasks[-1]], timeout=0.01)
+            return inside == 2
+
+        await until(another)
+        assert (await crowd[0].fetch()).state == "half_open"
+        go.set()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert done.count("passed") == 2
+        assert (await crowd[1].fetch()).state == "closed"
+        for breaker in crowd:
+            await breaker.aclose()
+
+    on(redis_server, main)
+
+
+def test_a_call_in_the_closed_state_waits_for_no_round_trip(redis_server: Redis) -> None:
+    async def main(redis: Any) -> None:
+        breaker = shared.CircuitBreaker(redis=redis, name=fresh(), refresh=LONG)
+
+        @breaker
+        async def call() -> int:
+            return 5
+
+        await call()
+        redis_server.pause()
+        try:
+            assert [await call() for _ in range(100)] == [5] * 100
+        finally:
+            redis_server.resume()
+        assert breaker.stats().round_trips == 1
+        assert (await breaker.fetch()).window_calls == 100
+        assert breaker.stats().successes == 101
+        await breaker.aclose()
+
+    on(redis_server, main)
+
+
+def test_a_breaker_counts_as_the_local_one_does(redis_server: Redis) -> None:
+    async def main(redis: Any) -> None:
+        breaker = shared.CircuitBreaker(
+            redis=redis, name=fresh(), on=lambda error: not isinstance(error, KeyError), slow_call=0, slow_rate=0.9
+        )
+        for error in (KeyError(), Down(), BreakerOpen("another one"), asyncio.CancelledError()):
+
+            async def call(error: BaseException = error) -> None:
+                await asyncio.sleep(0)
+                raise error
+
+            with contextlib.suppress(type(error)):
+                await breaker.call(call)
+        stats = await breaker.fetch()
+        assert (stats.successes, stats.failures, stats.ignored, stats.slow) == (1, 1, 2, 2)
+        assert (stats.window_calls, stats.window_failures, stats.window_slow) == (2, 1, 2)
+        assert not breaker.is_quiescent() and "1 of 2 failed" in repr(breaker)
+        with pytest.raises(TypeError, match="async with"), breaker:
+            pass
+        with pytest.raises(TypeError, match="async def"):
+            breaker(len)
+        with pytest.raises(ValueError, match="no more than 1"):
+            shared.CircuitBreaker(redis=redis, name="x", failure_rate=2)
+        await breaker.aclose()
+
+    on(redis_server, main)
+
+
+@pytest.mark.parametrize("fail", ["open", "closed"])
+def test_a_breaker_without_a_server_lets_calls_pass_or_not(fail: Any, redis_server: Redis) -> None:
+    async def main(redis: Any) -> None:
+        breaker = shared.CircuitBreaker(redis=redis, name=fresh(), fail=fail, refresh=0.001, reply_timeout=30)
+        await breaker.call(succeed)
+        redis_server.kill()
+        await asyncio.sleep(0.002)
+        if fail == "open":
+            assert await breaker.call(succeed) == 1
+            assert breaker.stats().let_through == 1
+        else:
+            with pytest.raises(LimitUnavailable):
+                await breaker.call(succeed)
+        redis_server.start()
+        await until(lambda: _works(breaker))
+        await until(breaker.fetch)
+        await breaker.aclose()
+
+    on(redis_server, main)
+
+
+async def _works(breaker: Any) -> bool:
+    with contextlib.suppress(LimitUnavailable):
+        await breaker.call(succeed)
+        return breaker._view is not None and bool(breaker._view.epoch)
+    return False

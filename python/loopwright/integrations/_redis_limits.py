@@ -52,7 +52,7 @@ class SharedSemaphoreStats(SemaphoreStats):
     """Leases that ended while they were in use."""
     let_through: int
     """Acquires that went ahead without a server (``fail="open"``)."""
-    failures: int
+    round_trips_failed: int
     """Round trips that failed."""
     round_trips: int
     """Round trips begun, without the BLPOPs of those who wait."""
@@ -283,7 +283,7 @@ class _Leased(Shared):
             line=self._line,
             lost=self._lost,
             let_through=self._let_through,
-            failures=self._failures,
+            round_trips_failed=self._failures,
             round_trips=self._round_trips,
         )
 

@@ -46,7 +46,7 @@ class SharedRateLimiterStats:
     """``acquire`` that could not meet its deadline, and ``try_acquire`` that found nothing."""
     let_through: int
     """Acquires that went ahead without a server (``fail="open"``)."""
-    failures: int
+    round_trips_failed: int
     """Round trips that failed."""
     round_trips: int
     """Round trips begun."""
@@ -190,7 +190,7 @@ class RateLimiter(Shared):
             waited=self._waited,
             refused=self._refused,
             let_through=self._let_through,
-            failures=self._failures,
+            round_trips_failed=self._failures,
             round_trips=self._round_trips,
         )
 

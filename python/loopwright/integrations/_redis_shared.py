@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.cluster import RedisCluster
 
-__all__ = ["AGAIN", "Answer", "Fail", "Script", "Shared", "units"]
+__all__ = ["AGAIN", "Answer", "Fail", "Script", "Shared", "share", "unheard", "units"]
 
 T = TypeVar("T")
 Fail = Literal["open", "closed"]
@@ -237,6 +237,15 @@ def units(value: object, what: str, most: float) -> int:
     if value > most:
         raise ValueError(f"{what} must be no more than {most:g}, which is all there can be at once, got {value}")
     return value
+
+
+def share(value: object, what: str) -> float:
+    """Reads a part of a whole: more than 0, up to 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{what} must be a number, got {value!r}")
+    if not 0 < value <= 1:
+        raise ValueError(f"{what} must be more than 0 and no more than 1, got {value!r}")
+    return float(value)
 
 
 def _means_unavailable(error: Exception) -> bool:

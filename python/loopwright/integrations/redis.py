@@ -1,5 +1,5 @@
 """redis-py (``redis.asyncio``): a pool of clients with one connection each, a ``connection_pool=`` for shared clients,
-and limits that many processes share: ``Semaphore``, ``Lock``, ``RateLimiter``.
+and limits that many processes share: ``Semaphore``, ``Lock``, ``RateLimiter``, ``CircuitBreaker``.
 
 What an interruption leaves (redis-py 8.1): redis-py closes a connection whose command was interrupted between request
 and reply, so ``is_connected`` tells it. What it cannot tell is a connection that something still holds (a subscription,
@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from loopwright.integrations._driver import PoolOptions, connected, load
+from loopwright.integrations._redis_breakers import CircuitBreaker, SharedCircuitBreakerStats
 from loopwright.integrations._redis_limits import Lease, Lock, Semaphore, SharedLockStats, SharedSemaphoreStats
 from loopwright.integrations._redis_rates import RateLimiter, SharedRateLimiterStats
 from loopwright.pools import Pool
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from loopwright.integrations._redis import Leases, Single
 
 __all__ = [
+    "CircuitBreaker",
     "Lease",
     "Lock",
     "RateLimiter",
     "Semaphore",
+    "SharedCircuitBreakerStats",
     "SharedLockStats",
     "SharedRateLimiterStats",
     "SharedSemaphoreStats",
