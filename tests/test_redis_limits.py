@@ -27,6 +27,7 @@ from support import loops, requires
 from support.loops import PLAIN, Cell
 from support.servers import HOST, Redis, free_port
 
+import loopwright
 from loopwright import BreakerOpen, LeaseLost, LimitUnavailable, LoopMismatch, RateLimitExceeded, timeout
 from loopwright.integrations import redis as shared
 from loopwright.integrations._redis_limits import Lease
@@ -210,7 +211,7 @@ def test_semaphore_script_does_what_the_naive_books_do(seed: int, redis_server: 
             *answer, taken, line, first = books.ask("beat", now, *some)
             rest = [taken, line, first]
             assert answer[::2] == naive.beat(now, some)
-        first = min(naive.ends.values()) - now if naive.ends else -1
+        first = min(naive.ends.values()) - now if naive.line else -1
         assert rest == [sum(naive.held.values()), len(naive.line), first]
         assert rest[0] <= limit
         heard = [id for name in ("client0", "client1", "client2") for id in books.rung(name)]
@@ -840,7 +841,7 @@ def test_keys_are_in_one_slot_of_a_cluster(tmp_path: Path) -> None:
 @contextlib.contextmanager
 def processes(n: int, server: Redis, *arguments: object) -> Iterator[list[subprocess.Popen[bytes]]]:
     """``support.redis_crowd`` in ``n`` processes."""
-    paths = os.pathsep.join(str(ROOT / part) for part in ("python", "tests", "tools"))
+    paths = os.pathsep.join(map(str, (Path(loopwright.__file__).parent.parent, ROOT / "tests", ROOT / "tools")))
     environment = os.environ | {"PYTHONPATH": paths}
     command = [sys.executable, "-m", "support.redis_crowd", server.url, *map(str, arguments)]
     started = [subprocess.Popen(command, env=environment, cwd=ROOT) for _ in range(n)]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
 from loopwright._arguments import seconds
 from loopwright.breakers import BreakerChange, BreakerState, CircuitBreakerStats
 from loopwright.errors import BreakerOpen, LimitUnavailable, RateLimitExceeded
-from loopwright.integrations._redis_shared import Fail, Script, Shared, share, unheard, units
+from loopwright.integrations._redis_shared import Fail, Script, Shared, settled, share, unheard, units
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -314,7 +314,7 @@ class CircuitBreaker(Shared):
         outcome = self._outcome(call, error)
         if call.probe is not None:
             trip = self._spawn(self._finish(call.probe, outcome))
-            await asyncio.wait([trip], timeout=self._reply_timeout)  # it goes on if this is cancelled
+            await settled(trip, self._reply_timeout)  # it goes on if this is cancelled
         elif outcome is not None and call.epoch is not None:
             self._count(call.epoch, outcome)
 
@@ -372,8 +372,8 @@ class CircuitBreaker(Shared):
 
     async def _finish(self, probe: str, outcome: int | None) -> None:
         sent = asyncio.get_running_loop().time()
-        with unheard():
-            self._note(await self._ask("finish", probe, "-" if outcome is None else outcome), sent)
+        if (reply := await self._tell("finish", probe, "-" if outcome is None else outcome)) is not None:
+            self._note(reply, sent)
 
     def _leave(self) -> _Call:
         """The call that ends: this task's last one; any other where it ends in another task."""
@@ -450,17 +450,16 @@ class CircuitBreaker(Shared):
         old = self._view
         if old is not None and epoch < old.epoch:
             return int(passes)  # overtaken on its way
-        new: BreakerState = state.decode() if isinstance(state, bytes) else state
+        new: BreakerState = _word(state)
         passes_at = None if after < 0 else asyncio.get_running_loop().time() + after / _US
         asked = sent if old is None else max(sent, old.asked)
         self._view = _View(asked, new, epoch, passes_at, calls, failures, slow, opened)
-        before = "closed" if old is None else old.state
+        before: BreakerState = "closed" if old is None else old.state
         if new != before:
-            because = why.decode() if isinstance(why, bytes) else why
-            self._tell(before, new, because, rate / _US if rate >= 0 else None)
+            self._announce(before, new, _word(why), rate / _US if rate >= 0 else None)
         return int(passes)
 
-    def _tell(self, old: BreakerState, new: BreakerState, why: str, rate: float | None) -> None:
+    def _announce(self, old: BreakerState, new: BreakerState, why: str, rate: float | None) -> None:
         level = logging.WARNING if new in {"open", "isolated"} else logging.INFO
         part = "" if rate is None else f": {rate:.0%}"
         _log.log(level, "breaker %s: %s -> %s (%s%s)", self._name, old, new, why, part)
@@ -510,5 +509,9 @@ class CircuitBreaker(Shared):
             outcomes, epoch = "".join(self._batch), self._batch_epoch
             self._batch.clear()
             sent = asyncio.get_running_loop().time()
-            with unheard():
-                self._note(await self._ask("report", epoch, outcomes), sent)
+            if (reply := await self._tell("report", epoch, outcomes)) is not None:
+                self._note(reply, sent)
+
+
+def _word(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value

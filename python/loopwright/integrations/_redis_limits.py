@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from loopwright._arguments import seconds
 from loopwright._loopwright import Event
 from loopwright.errors import LeaseLost, LimitUnavailable
-from loopwright.integrations._redis_shared import AGAIN, Answer, Fail, Script, Shared, unheard, units
+from loopwright.integrations._redis_shared import AGAIN, Answer, Fail, Script, Shared, settled, units
 from loopwright.limits import LockStats, SemaphoreStats
 
 if TYPE_CHECKING:
@@ -385,18 +385,16 @@ class _Leased(Shared):
         if not told or self._is_quiet():
             return
         for again in (0.05, 0.5, 0.0):  # a lease that cannot be given back ends by itself
-            try:
-                self._note(await self._ask("release", lease.id, 0))
-            except LimitUnavailable:
-                await asyncio.sleep(again)
-            else:
+            if (reply := await self._tell("release", lease.id, 0)) is not None:
+                self._note(reply)
                 return
+            await asyncio.sleep(again)
 
     async def _shrink(self, lease: Lease) -> None:
         if lease._trip is not None:
             await asyncio.wait([lease._trip])
-        with unheard():
-            self._note(await self._ask("release", lease.id, lease.n))
+        if (reply := await self._tell("release", lease.id, lease.n)) is not None:
+            self._note(reply)
 
     async def _enter(self, n: int) -> Lease:
         lease = await self.acquire(n)
@@ -409,7 +407,7 @@ class _Leased(Shared):
         lease = self._leave_block(n)
         if lease.state != "lost":
             # It goes on if this is cancelled, and if Redis is not there.
-            await asyncio.wait([self._give_up(lease)], timeout=self._reply_timeout)
+            await settled(self._give_up(lease), self._reply_timeout)
             return
         ours = lease._cut and lease._body is not None and lease._body.uncancel() <= lease._cancelling
         if kind is None or (ours and issubclass(kind, asyncio.CancelledError)):
@@ -495,8 +493,8 @@ class _Leased(Shared):
     async def _queue_again(self, lease: Lease) -> None:
         """The server has lost its data, or took this process for dead: it stands in line anew."""
         sent = asyncio.get_running_loop().time()
-        with unheard():
-            status, token = self._note(await self._ask("acquire", lease.id, lease.n, 1))
+        if (reply := await self._tell("acquire", lease.id, lease.n, 1)) is not None:
+            status, token = self._note(reply)
             lease._ends = sent + self._lease
             if status == HELD and lease.state == "waiting":
                 self._granted(lease, token)
@@ -504,8 +502,8 @@ class _Leased(Shared):
     async def _adopt(self, lease: Lease) -> None:
         """The server has lost its data, and the limit fails open: who was in goes on, and counts again."""
         sent = asyncio.get_running_loop().time()
-        with unheard():
-            _, token = self._note(await self._ask("adopt", lease.id, lease.n))
+        if (reply := await self._tell("adopt", lease.id, lease.n)) is not None:
+            _, token = self._note(reply)
             lease._ends, lease.token = sent + self._lease, token
 
     def _unreachable(self, error: LimitUnavailable) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from loopwright._arguments import seconds
 from loopwright.errors import LimitUnavailable, RateLimitExceeded
-from loopwright.integrations._redis_shared import Answer, Fail, Script, Shared, unheard, units
+from loopwright.integrations._redis_shared import Answer, Fail, Script, Shared, units
 from loopwright.timeouts import time_left
 
 if TYPE_CHECKING:
@@ -275,8 +275,7 @@ class RateLimiter(Shared):
         granted, _, at, tat, _ = trip.result()
         if granted:
             self._marks += 1
-            with unheard():
-                await self._ask("undo", n, _text(at), _text(tat), f"{self._client}.{self._marks}")
+            await self._tell("undo", n, _text(at), _text(tat), f"{self._client}.{self._marks}")
 
 
 def _text(value: bytes | str) -> str:

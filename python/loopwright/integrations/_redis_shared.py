@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from loopwright._arguments import seconds
 from loopwright.errors import LimitUnavailable, LoopMismatch
+from loopwright.timeouts import timeout
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.cluster import RedisCluster
 
-__all__ = ["AGAIN", "Answer", "Fail", "Script", "Shared", "share", "unheard", "units"]
+__all__ = ["AGAIN", "Answer", "Fail", "Script", "Shared", "settled", "share", "unheard", "units"]
 
 T = TypeVar("T")
 Fail = Literal["open", "closed"]
@@ -189,9 +190,7 @@ class Shared:
 
     async def _reply(self, trip: asyncio.Task[Any], patience: float | None = None) -> Any:
         """What came back. A cancel of who waits leaves the trip alone."""
-        if not trip.done():
-            await asyncio.wait([trip], timeout=self._reply_timeout if patience is None else patience)
-        if not trip.done():
+        if not await settled(trip, self._reply_timeout if patience is None else patience):
             trip.cancel()
             raise self._unavailable(f"no reply within reply_timeout={self._reply_timeout:g} s")
         try:
@@ -207,6 +206,21 @@ class Shared:
 
     async def _ask(self, command: str, *arguments: object) -> Any:
         return await self._reply(self._send(command, *arguments))
+
+    async def _tell(self, command: str, *arguments: object) -> Any:
+        """A round trip in a task that nobody cancels; None if Redis is not there."""
+        self._round_trips += 1
+        told = (command, "", *self._arguments(), *arguments)
+        try:
+            async with timeout(self._reply_timeout):
+                reply = await self.script.run(self._redis, self._keys, told)
+        except Exception as error:
+            if not _means_unavailable(error):
+                raise
+            self._unavailable(f"{type(error).__name__}: {error}")
+            return None
+        self._quiet_until = 0.0
+        return reply
 
     # A server that is not there
 
@@ -226,6 +240,27 @@ class Shared:
         """Ends what runs in the background for it, after what is on its way to the server. It may be used again."""
         while trips := [trip for trip in self._trips if not trip.done()]:
             await asyncio.wait(trips)
+
+
+async def settled(task: asyncio.Task[Any], limit: float) -> bool:
+    """Waits for a task to end, and tells whether it did in time. A cancel of who waits leaves the task alone."""
+    if task.done():
+        return True
+    end = asyncio.get_running_loop().create_future()
+
+    def wake(_: object) -> None:
+        if not end.done():
+            end.set_result(None)
+
+    task.add_done_callback(wake)
+    try:
+        async with timeout(limit):
+            await end
+    except TimeoutError:
+        return task.done()
+    finally:
+        task.remove_done_callback(wake)
+    return True
 
 
 def units(value: object, what: str, most: float) -> int:

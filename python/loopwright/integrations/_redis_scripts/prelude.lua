@@ -10,10 +10,12 @@ end
 -- A number as Redis takes it: Lua would write a large one with an exponent, and lose its end.
 local function text(number) return string.format('%.0f', number) end
 
--- Keys go when nobody has used them for so many microseconds; never sooner than somebody else asked for.
+-- Keys go when nobody has used them for so many microseconds, or a little later; never sooner than somebody else asked
+-- for.
 local function keep(keys, microseconds)
   local wanted = math.ceil(microseconds / 1000)
   for _, key in ipairs(keys) do
-    if redis.call('PTTL', key) < wanted then redis.call('PEXPIRE', key, wanted) end
+    local left = redis.call('PTTL', key)
+    if left ~= -2 and left < wanted then redis.call('PEXPIRE', key, 2 * wanted) end
   end
 end

@@ -18,61 +18,64 @@ local command, now, limit, lease, bells = ARGV[1], moment(ARGV[2]), tonumber(ARG
 
 local HELD, IN_LINE, NOBODY = 1, 0, -1
 
-local function number(field) return tonumber(redis.call('HGET', info, field) or '0') end
+-- Two numbers of the hash, kept here while the script runs.
+local stored = redis.call('HMGET', info, 'taken', 'fence')
+local taken, fence = tonumber(stored[1] or '0'), tonumber(stored[2] or '0')
+
+-- What an id is, its weight and its token.
+local function look_up(id)
+  local found = redis.call('HMGET', info, 'n:' .. id, 't:' .. id)
+  if not found[1] then return NOBODY, 0, 0 end
+  if found[2] then return HELD, tonumber(found[1]), tonumber(found[2]) end
+  return IN_LINE, tonumber(found[1]), 0
+end
 
 local function refresh(id) redis.call('ZADD', alive, text(now + lease), id) end
 
 -- Takes an id out of the books.
 local function leave(id)
+  local is, n = look_up(id)
   redis.call('ZREM', alive, id)
-  local waited = redis.call('ZREM', line, id) == 1
-  local n = number('n:' .. id)
-  if n > 0 and not waited then redis.call('HINCRBY', info, 'taken', -n) end
-  redis.call('HDEL', info, 'n:' .. id, 't:' .. id)
+  if is == HELD then taken = taken - n else redis.call('ZREM', line, id) end
+  if is ~= NOBODY then redis.call('HDEL', info, 'n:' .. id, 't:' .. id) end
 end
 
 -- Writes an id down as a holder.
 local function hold(id, n)
-  local token = math.max(now, number('fence') + 1)
-  redis.call('HINCRBY', info, 'taken', n)
-  redis.call('HSET', info, 'fence', text(token), 'n:' .. id, n, 't:' .. id, text(token))
-  return token
+  taken, fence = taken + n, math.max(now, fence + 1)
+  redis.call('HSET', info, 'taken', taken, 'fence', text(fence), 'n:' .. id, n, 't:' .. id, text(fence))
+  return fence
 end
 
--- Those whose lease is over go; then permits go to the line, in its order, as far as they reach.
+-- Those whose lease is over go; then permits go to the line, in its order, as far as they reach. Gives its head.
 local function serve()
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', text(now))) do leave(id) end
-  if redis.call('EXISTS', alive) == 0 then
-    -- Nobody is left. What the hash still says was left by a server that evicts keys: only the token has to go on.
-    local fence = number('fence')
+  local head = redis.call('ZRANGE', line, 0, 0)[1]
+  if (taken > 0 or head) and redis.call('EXISTS', alive) == 0 then
+    -- Nobody is left. What the other keys still say was left by a server that evicts: only the token has to go on.
     redis.call('DEL', line, info)
-    if fence > 0 then redis.call('HSET', info, 'fence', text(fence)) end
+    taken, head = 0, nil
   end
-  while true do
-    local id = redis.call('ZRANGE', line, 0, 0)[1]
-    if not id then return end
-    local n = number('n:' .. id)
-    if number('taken') + n > limit then return end
-    redis.call('ZREM', line, id)
-    local token = hold(id, n)
-    local bell = bells .. string.match(id, '^[^.]*')
-    redis.call('RPUSH', bell, id .. ' ' .. text(token))
+  while head do
+    local _, n = look_up(head)
+    if taken + n > limit then break end
+    redis.call('ZREM', line, head)
+    local bell = bells .. string.match(head, '^[^.]*')
+    redis.call('RPUSH', bell, head .. ' ' .. text(hold(head, n)))
     redis.call('PEXPIRE', bell, math.ceil(lease / 1000))
+    head = redis.call('ZRANGE', line, 0, 0)[1]
   end
+  return head
 end
 
-local function state(id)
-  if redis.call('ZSCORE', line, id) then return IN_LINE, 0 end
-  local token = number('t:' .. id)
-  if token > 0 then return HELD, token end
-  return NOBODY, 0
-end
-
--- How things stand: permits taken, how many are in line, and in how many microseconds the next lease may end.
+-- Saves the two numbers, and answers how things stand: permits taken, how many are in line, and, if anybody is, in how
+-- many microseconds the next lease may end.
 local function summary(answer)
-  local first = redis.call('ZRANGE', alive, 0, 0, 'WITHSCORES')[2]
-  answer[#answer + 1] = number('taken')
-  answer[#answer + 1] = redis.call('ZCARD', line)
+  redis.call('HSET', info, 'taken', taken, 'fence', text(fence))
+  local waiting = redis.call('ZCARD', line)
+  local first = waiting > 0 and redis.call('ZRANGE', alive, 0, 0, 'WITHSCORES')[2]
+  answer[#answer + 1] = taken
+  answer[#answer + 1] = waiting
   answer[#answer + 1] = first and math.max(0, tonumber(first) - now) or -1
   keep(KEYS, 2 * lease)
   return answer
@@ -82,12 +85,13 @@ local commands = {}
 
 -- id, weight, 1 to stand in line. Asked twice it is answered twice, and taken once.
 function commands.acquire(id, weight, wait)
-  local n = tonumber(weight)
-  serve()
-  if state(id) == NOBODY then
-    if redis.call('ZCARD', line) == 0 and number('taken') + n <= limit then
-      hold(id, n)
+  local head, n = serve(), tonumber(weight)
+  local is, _, token = look_up(id)
+  if is == NOBODY then
+    if not head and taken + n <= limit then
+      is, token = HELD, hold(id, n)
     elseif wait == '1' then
+      is = IN_LINE
       redis.call('ZADD', line, redis.call('HINCRBY', info, 'ticket', 1), id)
       redis.call('HSET', info, 'n:' .. id, n)
     else
@@ -95,40 +99,41 @@ function commands.acquire(id, weight, wait)
     end
   end
   refresh(id)
-  return summary({ state(id) })
+  return summary({ is, token })
 end
 
 -- id, weight: it goes on with what it had before the server lost its data, whoever else came meanwhile.
 function commands.adopt(id, weight)
-  if state(id) == NOBODY then hold(id, tonumber(weight)) end
+  if look_up(id) == NOBODY then hold(id, tonumber(weight)) end
   refresh(id)
   serve()
-  return summary({ state(id) })
+  local is, _, token = look_up(id)
+  return summary({ is, token })
 end
 
 -- id, the weight that it keeps.
 function commands.release(id, kept)
-  local was, token = state(id)
-  local n, keeps = number('n:' .. id), tonumber(kept)
-  if was == HELD and keeps > 0 and keeps < n then
-    redis.call('HINCRBY', info, 'taken', keeps - n)
-    redis.call('HSET', info, 'n:' .. id, keeps)
-  elseif keeps == 0 then
+  local is, n, token = look_up(id)
+  local keeps = tonumber(kept)
+  if keeps == 0 then
     leave(id)
+  elseif is == HELD and keeps < n then
+    taken = taken + keeps - n
+    redis.call('HSET', info, 'n:' .. id, keeps)
   end
   serve()
-  return summary({ was, token })
+  return summary({ is, token })
 end
 
 -- ids: each is alive. One that is late and that nobody has missed stays.
 function commands.beat(...)
   local ids, answer = { ... }, {}
   for _, id in ipairs(ids) do
-    if state(id) ~= NOBODY then refresh(id) end
+    if look_up(id) ~= NOBODY then refresh(id) end
   end
   serve()
   for _, id in ipairs(ids) do
-    local is, token = state(id)
+    local is, _, token = look_up(id)
     answer[#answer + 1] = is
     answer[#answer + 1] = token
   end
