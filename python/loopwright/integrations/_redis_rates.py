@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from loopwright._arguments import seconds
 from loopwright.errors import LimitUnavailable, RateLimitExceeded
 from loopwright.integrations._redis_shared import Answer, Fail, Script, Shared, units
+from loopwright.limits import RateLimiterStats
 from loopwright.timeouts import time_left
 
 if TYPE_CHECKING:
@@ -23,33 +24,15 @@ _US = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class SharedRateLimiterStats:
-    """What a :class:`RateLimiter` in Redis looks like from this process."""
+class SharedRateLimiterStats(RateLimiterStats):
+    """What a :class:`RateLimiter` in Redis looks like from this process; ``available`` as the server last said it."""
 
-    rate: float
-    """Units in each ``per`` seconds."""
-    per: float
-    """Seconds that ``rate`` is counted over."""
-    burst: int
-    """The most that pass at once."""
-    available: float
-    """How much of the burst was left when the server was last asked."""
-    waiting: int
-    """Acquires of this process that wait."""
-    acquired: int
-    """Acquires that succeeded, since the object was made."""
-    admitted: int
-    """What they asked for, summed up."""
-    waited: int
-    """Acquires that had to wait, since the object was made."""
-    refused: int
-    """``acquire`` that could not meet its deadline, and ``try_acquire`` that found nothing."""
     let_through: int
     """Acquires that went ahead without a server (``fail="open"``)."""
-    round_trips_failed: int
-    """Round trips that failed."""
     round_trips: int
     """Round trips begun."""
+    round_trips_failed: int
+    """Round trips that failed."""
 
 
 class RateLimiter(Shared):
