@@ -261,7 +261,11 @@ class House:
                     self.report.failures[name] = failures
 
     def suites(self) -> None:
-        """The full suite on the default interpreter beside the core suite on each other one."""
+        """The full suite on the default interpreter beside the core suite on each other one, and the mutation run.
+
+        So many at a time as there are lanes: whichever is free takes the next, so that no core rests while another
+        one works through its last suite.
+        """
         lanes = int(os.environ.get("LOOPWRIGHT_JOBS", min(2, os.cpu_count() or 1)))
         share = max(1, (os.cpu_count() or 1) // lanes)
 
@@ -280,7 +284,8 @@ class House:
 
         with ThreadPoolExecutor(max_workers=lanes) as executor:
             full = executor.submit(self.pytest, self.default, prefix=f"[{self.default.base.minor}] ")
-            for future in [full, *[executor.submit(core, python) for python in self.others.values()]]:
+            cores = [executor.submit(core, python) for python in self.others.values()]
+            for future in [full, *cores, executor.submit(self.mutants)]:
                 future.result()
 
     def servers(self) -> None:
@@ -302,7 +307,7 @@ class House:
             script = ROOT / "tests" / "mutations" / "run.py"
             if not script.exists():
                 raise Failed(f"{script.relative_to(ROOT)} is not there")
-            run([self.default.python, script], self.default.cargo_env(), limit=SUITE_LIMIT)
+            run([self.default.python, script], self.default.cargo_env(), prefix="[mutants] ", limit=SUITE_LIMIT)
 
     def docs(self) -> None:
         """The documentation; a dead link or a page outside of the navigation is an error."""
@@ -351,7 +356,6 @@ def test(house: House) -> None:
     house.look_for_others(TESTED)
     house.servers()
     house.suites()
-    house.mutants()
 
 
 def mutants(house: House) -> None:
