@@ -44,6 +44,21 @@ from loopwright.limits import (
     Semaphore,
     SemaphoreStats,
 )
+from loopwright.logs import (
+    LogFilter,
+    Logger,
+    LogHandler,
+    LogSink,
+    LogSinkStats,
+    add_fields,
+    bind,
+    bound,
+    carry,
+    configure_logging,
+    flush_logs,
+    get_logger,
+    unbind,
+)
 from loopwright.mapping import AsyncMap, MapError, MapStats, Prefetch, PrefetchStats, amap, gather, prefetch
 from loopwright.pools import ConnectionStrategy, Histogram, KeyedPool, Lease, Pool, PoolEvent, PoolStats
 from loopwright.processes import (
@@ -104,6 +119,11 @@ __all__ = [
     "LineStream",
     "Lock",
     "LockStats",
+    "LogFilter",
+    "LogHandler",
+    "LogSink",
+    "LogSinkStats",
+    "Logger",
     "LoopMismatch",
     "LoopwrightError",
     "MapError",
@@ -150,9 +170,16 @@ __all__ = [
     "TimeoutStats",
     "TokenCancelled",
     "__version__",
+    "add_fields",
     "amap",
+    "bind",
+    "bound",
+    "carry",
+    "configure_logging",
     "finish",
+    "flush_logs",
     "gather",
+    "get_logger",
     "http_errors",
     "http_retry_after",
     "open_process",
@@ -166,4 +193,5 @@ __all__ = [
     "time_left",
     "timeout",
     "timeout_at",
+    "unbind",
 ]

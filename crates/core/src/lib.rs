@@ -14,6 +14,8 @@ pub mod deadlines;
 pub mod event;
 pub mod gcra;
 pub mod keyed;
+pub mod log_buffer;
+pub mod log_text;
 pub mod map;
 pub mod output;
 pub mod pool;

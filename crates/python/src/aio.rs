@@ -275,6 +275,24 @@ pub fn call_with<'py, const N: usize>(
     }
 }
 
+/// `variable.get(None)` of a `contextvars.ContextVar`, without the call.
+///
+/// # Errors
+/// `TypeError` for anything else.
+#[inline]
+pub fn context_value<'py>(variable: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    use pyo3::ffi;
+    let mut found = std::ptr::null_mut();
+    // SAFETY: the thread is attached, the variable is alive; a negative answer has set an exception, any other one has
+    // set `found` to NULL or to a reference of ours.
+    unsafe {
+        if ffi::PyContextVar_Get(variable.as_ptr(), std::ptr::null_mut(), &raw mut found) < 0 {
+            return Err(PyErr::fetch(variable.py()));
+        }
+        Ok(Bound::from_owned_ptr_or_opt(variable.py(), found))
+    }
+}
+
 /// `asyncio.CancelledError`.
 pub fn cancelled_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();

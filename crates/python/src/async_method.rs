@@ -40,6 +40,8 @@ enum Function {
     /// A short cut, for calls with this many arguments besides self; others, and those it declines, go the long way.
     Short(ffi::PyCFunction, ffi::Py_ssize_t),
     Keywords(ffi::PyCFunctionFastWithKeywords),
+    /// The same, unless the first function says that there is nothing to do: then the answer is None.
+    Gated(unsafe extern "C" fn(*mut ffi::PyObject) -> bool, ffi::PyCFunctionFastWithKeywords),
     /// Any other kind: through the descriptor.
     Other,
 }
@@ -67,6 +69,12 @@ unsafe extern "C" fn call(
                     return function(*arguments, null_mut());
                 }
                 Function::Keywords(function) => {
+                    return function(*arguments, arguments.add(1).cast_mut(), count - 1, names);
+                }
+                Function::Gated(is_shut, function) => {
+                    if count > 1 && is_shut(*arguments) {
+                        return ffi::Py_NewRef(ffi::Py_None());
+                    }
                     return function(*arguments, arguments.add(1).cast_mut(), count - 1, names);
                 }
                 Function::Short(function, arguments_wanted) if count == 1 + arguments_wanted && names.is_null() => {
@@ -222,6 +230,40 @@ pub fn shorten<S: Shortcut>(py: Python<'_>, name: &str, arguments: ffi::Py_ssize
     // SAFETY: an object of our own type, which nobody calls yet.
     unsafe { (*method.as_ptr().cast::<AsyncMethod>()).function = Function::Short(short::<S>, arguments) };
     Ok(())
+}
+
+/// Says whether a method has nothing to do, whatever its arguments are.
+pub trait Gate {
+    /// The method's class.
+    type Owner: PyClass;
+    /// Whether a call is to return None at once. As for [`Shortcut::call`].
+    fn is_shut(owner: &Bound<'_, Self::Owner>) -> bool;
+}
+
+unsafe extern "C" fn is_shut<G: Gate>(slf: *mut ffi::PyObject) -> bool {
+    // SAFETY: `call` checked that self is a live instance of the class. A panic leaves the gate open.
+    unsafe {
+        let py = Python::assume_attached();
+        let owner = Borrowed::from_ptr(py, slf).cast_unchecked::<G::Owner>();
+        catch_unwind(AssertUnwindSafe(|| G::is_shut(&owner))).unwrap_or(false)
+    }
+}
+
+/// Puts a gate in front of a method with keywords.
+///
+/// # Errors
+/// `AttributeError` when the method is not there, `TypeError` when PyO3 has not made it.
+pub fn gate<G: Gate>(py: Python<'_>, name: &str) -> PyResult<()> {
+    let owner = py.get_type::<G::Owner>();
+    let method = wrap(&owner.getattr(name)?)?;
+    // SAFETY: an object of our own type, which nobody calls yet.
+    unsafe {
+        let this = method.as_ptr().cast::<AsyncMethod>();
+        if let Function::Keywords(function) = (*this).function {
+            (*this).function = Function::Gated(is_shut::<G>, function);
+        }
+    }
+    owner.setattr(name, method)
 }
 
 /// A method that PyO3 made, behind one of ours without any mark.

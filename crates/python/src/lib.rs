@@ -3,16 +3,18 @@
 //! How a wait works, from the leaf up: an object holds a core machine; `op` is one awaited operation on it; when it has
 //! to wait it yields a `fut` to its task and leaves a waker in the machine; an event (a release, a put) returns wakers;
 //! `hub` runs them, all of one turn in one go. Only `aio`, `async_method`, `awaitable`,
-//! `gil` and `watchdog` have `unsafe` in them.
+//! `descriptor`, `gil` and `watchdog` have `unsafe` in them.
 
 mod aio;
 mod args;
 mod async_method;
 mod awaitable;
+mod bound;
 mod breaker;
 mod cancel_token;
 mod cli;
 mod clocks;
+mod descriptor;
 mod event;
 mod footprints;
 mod fut;
@@ -23,6 +25,9 @@ mod hub;
 mod keyed;
 mod lease;
 mod lock;
+mod log_line;
+mod log_sink;
+mod logger;
 mod map;
 mod notify;
 mod op;
@@ -46,6 +51,8 @@ mod _loopwright {
     #[pymodule_export]
     use crate::aio::{forget_cached_hub, use_private};
     #[pymodule_export]
+    use crate::bound::{Bind, Fields, bound, unbind};
+    #[pymodule_export]
     use crate::breaker::Breaker;
     #[pymodule_export]
     use crate::cancel_token::CancelToken;
@@ -63,6 +70,12 @@ mod _loopwright {
     use crate::lease::Lease;
     #[pymodule_export]
     use crate::lock::Lock;
+    #[pymodule_export]
+    use crate::log_sink::{LogSink, after_fork, before_fork, flush_logs};
+    #[pymodule_export]
+    use crate::logger::{
+        Logger, get_logger, log_record, log_sink, provide_fields, render_json, set_log_levels, set_log_sink,
+    };
     #[pymodule_export]
     use crate::map::{Lane, Window};
     #[pymodule_export]
@@ -116,6 +129,11 @@ mod _loopwright {
         crate::async_method::shorten::<crate::lease::Lease>(py, "acquire", 0)?;
         crate::async_method::mark::<crate::cancel_token::CancelToken>(py, &["sleep", "wait"])?;
         crate::async_method::mark::<crate::task_group::TaskGroup>(py, &["spawn"])?;
+        crate::async_method::gate::<crate::logger::Below<10>>(py, "debug")?;
+        crate::async_method::gate::<crate::logger::Below<20>>(py, "info")?;
+        crate::async_method::gate::<crate::logger::Below<30>>(py, "warning")?;
+        crate::async_method::gate::<crate::logger::Below<40>>(py, "error")?;
+        crate::async_method::gate::<crate::logger::Below<50>>(py, "critical")?;
         py.import("os")?.call_method(
             "register_at_fork",
             (),

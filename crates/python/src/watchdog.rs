@@ -209,7 +209,7 @@ fn disarm() {
 }
 
 /// Keeps both signals off this thread: one taken here would set Python's flag and not wake the main thread.
-fn leave_signals_to_the_main_thread() {
+pub fn leave_signals_to_the_main_thread() {
     // SAFETY: sigset_t is plain data, initialised by sigemptyset; the mask changed is this thread's own.
     unsafe {
         let mut signals: libc::sigset_t = std::mem::zeroed();
