@@ -4,6 +4,8 @@
 //! **Whatever goes in, one line comes out**: no line break, no control character, nothing a terminal would obey. JSON is
 //! RFC 8259's, which has no NaN: not-a-number and the infinities are strings, as in the JSON of protocol buffers.
 
+use std::fmt::Write as _;
+
 /// Appends a JSON string, quotes included.
 #[inline]
 pub fn json_string(out: &mut Vec<u8>, text: &str) {
@@ -115,18 +117,27 @@ pub fn integer(out: &mut Vec<u8>, number: i64) {
 /// Appends a float: the shortest digits that read back as the same number. `quote`: what JSON has no number for is put
 /// in quotes.
 pub fn float(out: &mut Vec<u8>, number: f64, quote: bool) {
-    use std::io::Write as _;
     let word = match number {
         _ if number.is_nan() => "NaN",
         f64::INFINITY => "Infinity",
         f64::NEG_INFINITY => "-Infinity",
         _ => {
-            _ = write!(out, "{number:?}");
+            _ = write!(Out(out), "{number:?}");
             return;
         }
     };
     let quote: &[u8] = if quote { b"\"" } else { b"" };
     [quote, word.as_bytes(), quote].iter().for_each(|part| out.extend_from_slice(part));
+}
+
+/// What is written to it as text is appended.
+struct Out<'a>(&'a mut Vec<u8>);
+
+impl std::fmt::Write for Out<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 /// Two digits.
