@@ -14,6 +14,7 @@ QUEUE = ("tests/test_queue.py", "promise_6 or overtake")
 MAP = ("tests/test_mapping.py", "sweep or random_cancels")
 KEYED = ("tests/test_keyed.py", "in_use or refers or keeps_it or come_back")
 PROCESS = ("tests/test_processes.py", "hold_nothing or tail_is_kept or comes_in_pieces")
+RETRY = ("tests/test_retry.py", "promise_9 and not cancel")
 POOL = ("tests/test_pool_gates.py", "nothing_is_lost_whoever or random_parameters")
 ACROSS = ("tests/test_promises.py", "every_step or random_cancels")
 
@@ -257,5 +258,26 @@ MUTANTS = [
         "            if byte & 0xC0 != 0x80 {",
         "            if byte != 0 {",
         PROCESS,
+    ),
+    Mutant(
+        "retry: the jitter is drawn before the cap",
+        "crates/core/src/retry.rs",
+        "            Jitter::Full => cap * rng.unit(),",
+        "            Jitter::Full => (self.base * 2_f64.powi(doublings) * rng.unit()).min(self.max_delay),",
+        RETRY,
+    ),
+    Mutant(
+        "retry: a delay that does not fit is begun",
+        "crates/core/src/retry.rs",
+        "        if delay >= left.unwrap_or(f64::INFINITY) {",
+        "        if delay >= left.map_or(f64::INFINITY, |left| left + 5.0) {",
+        RETRY,
+    ),
+    Mutant(
+        "retry: what was taken from the budget is not counted",
+        "crates/core/src/retry.rs",
+        "            self.slot(self.current).retries += 1.0;\n",
+        "            self.slot(self.current).retries += 0.0;\n",
+        RETRY,
     ),
 ]
