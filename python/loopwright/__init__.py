@@ -19,6 +19,7 @@ from loopwright.errors import (
     LimitUnavailable,
     LoopMismatch,
     LoopwrightError,
+    OffloadTimeout,
     PoolClosed,
     PoolFull,
     PoolTimeout,
@@ -26,9 +27,11 @@ from loopwright.errors import (
     ProcessTimeout,
     QueueShutDown,
     RateLimitExceeded,
+    RemoteError,
     ResourceCycle,
     ResourcesClosed,
     TokenCancelled,
+    WorkerLost,
 )
 from loopwright.groups import TaskGroup, TaskGroupStats, race
 from loopwright.keyed import Keyed, KeyedStats
@@ -60,6 +63,7 @@ from loopwright.logs import (
     unbind,
 )
 from loopwright.mapping import AsyncMap, MapError, MapStats, Prefetch, PrefetchStats, amap, gather, prefetch
+from loopwright.offloading import OffloadStats, offload, offloaded
 from loopwright.pools import ConnectionStrategy, Histogram, KeyedPool, Lease, Pool, PoolEvent, PoolStats
 from loopwright.processes import (
     LineStream,
@@ -128,6 +132,8 @@ __all__ = [
     "LoopwrightError",
     "MapError",
     "MapStats",
+    "OffloadStats",
+    "OffloadTimeout",
     "Permit",
     "Pool",
     "PoolClosed",
@@ -150,6 +156,7 @@ __all__ = [
     "RateLimitExceeded",
     "RateLimiter",
     "RateLimiterStats",
+    "RemoteError",
     "ResourceCycle",
     "Resources",
     "ResourcesClosed",
@@ -169,6 +176,7 @@ __all__ = [
     "Timeout",
     "TimeoutStats",
     "TokenCancelled",
+    "WorkerLost",
     "__version__",
     "add_fields",
     "amap",
@@ -182,6 +190,8 @@ __all__ = [
     "get_logger",
     "http_errors",
     "http_retry_after",
+    "offload",
+    "offloaded",
     "open_process",
     "prefetch",
     "race",

@@ -415,6 +415,54 @@ def _race_group() -> TaskGroup: ...
 def _forget_cached_hub() -> None: ...
 
 @final
+class _Job:
+    """One call outside the loop."""
+
+    @property
+    def abandoned(self) -> bool: ...
+    @property
+    def kind(self) -> int: ...
+    @property
+    def subject(self) -> Callable[..., Any] | None: ...
+    def finish(self, result: object) -> None: ...
+    def fail(self, error: BaseException) -> None: ...
+    def _begin(self) -> tuple[Context, Callable[..., Any], tuple[Any, ...], dict[str, Any] | None] | None: ...
+    def _on_abandon(self, abort: Callable[[], object] | None) -> bool: ...
+
+@final
+class _Offloads:
+    """The calls of one process, its limits and its threads."""
+
+    limit: int
+    def __new__(
+        cls,
+        limit: int,
+        caps: list[int | None],
+        start: Callable[[_Offloads], object],
+        report: Callable[[_Job, BaseException | None], object],
+    ) -> Self: ...
+    def _call(
+        self,
+        kind: int,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        *,
+        subject: Callable[..., Any] | None = None,
+        submit: Callable[[_Job], object] | None = None,
+        at_end: Callable[[], object] | None = None,
+    ) -> Coroutine[Any, Any, Any]: ...
+    def _take(
+        self, roused: bool
+    ) -> tuple[_Job, Callable[..., Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None: ...
+    def _close(self) -> None: ...
+    def _cap(self, kind: int) -> int | None: ...
+    def _set_cap(self, kind: int, cap: int | None) -> None: ...
+    def _stats(
+        self,
+    ) -> tuple[tuple[int, int, list[int], list[int]], tuple[int, int], tuple[int, int, int, int, int]]: ...
+
+@final
 class _Window(Generic[_T]):
     def __new__(
         cls,

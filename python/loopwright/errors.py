@@ -26,6 +26,7 @@ __all__ = [
     "LoopMismatch",
     "LoopwrightError",
     "MapError",
+    "OffloadTimeout",
     "PoolClosed",
     "PoolFull",
     "PoolTimeout",
@@ -33,9 +34,11 @@ __all__ = [
     "ProcessTimeout",
     "QueueShutDown",
     "RateLimitExceeded",
+    "RemoteError",
     "ResourceCycle",
     "ResourcesClosed",
     "TokenCancelled",
+    "WorkerLost",
 ]
 
 
@@ -148,6 +151,21 @@ class MapError(LoopwrightError, ExceptionGroup[Exception]):
         kept = {id(exception) for exception in excs}
         failed = {index: exception for index, exception in self.failed.items() if id(exception) in kept}
         return MapError(self.message, excs, results=self.results, failed=failed)
+
+
+class OffloadTimeout(LoopwrightError, TimeoutError):
+    """A call of ``offload(..., timeout=...)`` had not ended in time. What becomes of it depends on where it runs."""
+
+
+class RemoteError(LoopwrightError, RuntimeError):
+    """What a call raised in another process or interpreter, in words: its traceback there.
+
+    It is the ``__cause__`` of the error that ``offload`` raises, and raised itself where that cannot be pickled.
+    """
+
+
+class WorkerLost(LoopwrightError, RuntimeError):
+    """The worker that ran a call died, and nobody knows how far the call had come."""
 
 
 class GroupFull(LoopwrightError, RuntimeError):

@@ -17,6 +17,7 @@ pub mod keyed;
 pub mod log_buffer;
 pub mod log_text;
 pub mod map;
+pub mod offload;
 pub mod output;
 pub mod pool;
 pub mod process;

@@ -30,6 +30,7 @@ mod log_sink;
 mod logger;
 mod map;
 mod notify;
+mod offload;
 mod op;
 mod permits;
 mod pool;
@@ -78,6 +79,8 @@ mod _loopwright {
     };
     #[pymodule_export]
     use crate::map::{Lane, Window};
+    #[pymodule_export]
+    use crate::offload::{Job, Offloads};
     #[pymodule_export]
     use crate::permits::Permit;
     #[pymodule_export]

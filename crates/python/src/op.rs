@@ -25,6 +25,7 @@ use crate::fut::Fut;
 use crate::gil::GilCell;
 use crate::hub::{Hub, Origin};
 use crate::lease::AcquireConnection;
+use crate::offload::Offload;
 use crate::permits::Acquire;
 use crate::queue::{Get, Join, Put};
 use crate::rate_limiter::AcquireRate;
@@ -154,6 +155,8 @@ pub enum Kind {
     Join(Join),
     /// `TaskGroup.__aexit__`
     LeaveGroup(LeaveGroup),
+    /// `offload`
+    Offload(Offload),
     /// `Queue.put`
     Put(Put),
     /// `TaskGroup.spawn`
@@ -174,6 +177,7 @@ macro_rules! each {
             Kind::Get($operation) => $body,
             Kind::Join($operation) => $body,
             Kind::LeaveGroup($operation) => $body,
+            Kind::Offload($operation) => $body,
             Kind::Put($operation) => $body,
             Kind::Spawn($operation) => $body,
             Kind::WaitEvent($operation) => $body,

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
+from loopwright import offloading
 from loopwright._pool_driver import left_open
 from loopwright.testing import _chains, _wraps
 from loopwright.testing._awaits import coroutine_of
@@ -571,6 +572,8 @@ class Checks:
                 continue
             if hidden and getattr(thread, "_target", None) is getattr(executors, "_worker", None):
                 continue  # It may be the executor of uvloop's loop, which does not show it.
+            if getattr(thread, "_target", None) is offloading._work:
+                continue  # It belongs to the process, and ends when it has had nothing to do for a while.
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 frame = sys._current_frames().get(thread.ident or 0)
@@ -585,7 +588,7 @@ class Checks:
     def _look_at_descriptors(self) -> None:
         if "sockets" not in self.on:
             return
-        own = set()
+        own = offloading._descriptors()
         hidden = any(not loop.is_closed() and not hasattr(loop, "_selector") for loop in self._loops)
         for loop in self._loops:
             own_of_loop = _descriptors_of(loop)

@@ -31,6 +31,8 @@ from time import clock_gettime_ns, monotonic, pthread_getcpuclockid, sleep
 from types import CodeType, FrameType
 from typing import Any
 
+from loopwright import offloading
+
 __all__ = ["Children", "Threads", "bystander"]
 
 _TASKS = "/proc/self/task"
@@ -168,6 +170,7 @@ def _code(function: object) -> CodeType | None:
 
 
 _pool_worker = _code(getattr(concurrent.futures.thread, "_worker", None))
+_offload_worker = _code(offloading._work)
 _condition_wait = _code(threading.Condition.wait)  # Queue.get, Event.wait, Barrier.wait stand on it
 _joins = {_code(threading.Thread.join), _code(getattr(threading.Thread, "_wait_for_tstate_lock", None))} - {None}
 
@@ -183,6 +186,8 @@ def _unless_woken(thread: threading.Thread | None, frame: FrameType | None, tid:
     if frame.f_code is _pool_worker:  # its jobs and initializers have frames of their own
         jobs = _pool_queues.get(thread)
         return functools.partial(_sleeps, tid) if jobs is not None and jobs.empty() else None
+    if frame.f_code is _offload_worker:  # the same
+        return functools.partial(_sleeps, tid)
     taken_from = _queue_taken_from(frame)
     if taken_from is not None:
         return functools.partial(_sleeps, tid) if taken_from.empty() else None
