@@ -42,6 +42,7 @@ from loopwright import (
     unbind,
 )
 from loopwright.testing import Play, cancel_sweep
+from loopwright.testing import run as simulated
 
 PATIENCE = 30.0
 """Seconds that a test waits for a thread of the operating system, which may be kept from running."""
@@ -969,3 +970,21 @@ def test_a_logger_is_collected_with_what_it_holds() -> None:
     del thing
     gc.collect()
     assert gone() is None
+
+
+def test_a_sink_that_works_or_is_stuck_does_not_hold_virtual_time() -> None:
+    target = Stuck()
+    sink = LogSink(target, format="json")
+
+    async def main() -> None:
+        sink.write("before")
+        assert target.entered.wait(PATIENCE)
+        await asyncio.sleep(1e6)
+        target.go.set()
+        for _ in range(10):
+            sink.write("line")
+            await asyncio.sleep(1e6)
+
+    simulated(main)
+    assert sink.flush(PATIENCE)
+    assert len(target.lines) == 11

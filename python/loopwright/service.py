@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import math
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,6 +18,8 @@ from loopwright.cancellation import CancelToken
 __all__ = ["run"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger("loopwright.run")
 
 #: Of the grace, the share in which a main that was told to stop may end by itself, before it is cancelled.
 _DRAIN = 0.6
@@ -64,6 +67,9 @@ def run(
     The handlers for both signals are ours while ``main`` runs; one that the program had set before is called after
     ours, a signal that is ignored stays ignored, and ``loop.add_signal_handler`` in ``main`` replaces ours: then the
     phases are the program's, and the grace still ours. In a thread other than the main one no signal is handled.
+
+    What is bound (:class:`loopwright.bind`) when it is called is bound in ``main``. The phases are told to the logger
+    ``loopwright.run`` of :mod:`logging`, at level info. A forced end, too, leaves log lines a moment to be written.
     """
     _check_no_loop_runs()
     grace = _check_grace(grace)
@@ -151,6 +157,7 @@ class _Conductor:
             return
         watchdog = self._supervisor.watchdog
         watchdog.phase("stop accepting")
+        _log.info("%s: stopping", signal.Signals(number).name)
         self._token.cancel(signal.Signals(number).name)
         if not self._takes_token:
             self._cancel()
@@ -165,6 +172,7 @@ class _Conductor:
             asyncio.get_running_loop().call_soon(self._cancel)
         elif not self._main.done():
             self._supervisor.watchdog.phase("cancel")
+            _log.info("main is cancelled")
             self._cancelled = True
             self._main.cancel()
 

@@ -25,13 +25,15 @@ from typing import Any
 
 from loopwright._launch.loops import LoopFactory
 from loopwright._launch.places import stack_of_thread, task_rows
-from loopwright._loopwright import Watchdog, __version__
+from loopwright._loopwright import Watchdog, __version__, _flush_logs
 
 __all__ = ["Supervisor", "current"]
 
 Handler = Callable[[int], None]
 
 _HEARTBEAT = 0.05
+_LOGS = 0.2
+"""Seconds that a forced end leaves to the sinks of log lines."""
 _ROWS = 50
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _current: Supervisor | None = None
@@ -217,6 +219,7 @@ class Supervisor:
             with contextlib.suppress(Exception):
                 stream.flush()
         logging.shutdown()
+        _flush_logs(_LOGS, False)
         return None
 
 

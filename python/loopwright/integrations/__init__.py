@@ -4,4 +4,6 @@
 made, not before, and is installed with its extra: ``pip install loopwright[asyncpg]``. The hooks (``close``, ``abort``,
 ``check``, ``is_closed``, ``is_clean``, ``reset``) are public functions: make a :class:`loopwright.Pool` of your own
 from them where the ready one does not fit.
+
+Beside them: middlewares for servers (``asgi``, ``aiohttp``) and the way in for structlog (``structlog``).
 """

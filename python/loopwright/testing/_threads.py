@@ -57,6 +57,9 @@ _MOMENT = 0.00005
 _BYSTANDERS = ("_pydev", "debugpy", "execnet", "pydevd", "pytest_timeout", "tqdm", "xdist")
 """Modules whose threads do nothing that a program waits for: debuggers, test runners, progress bars."""
 
+_WRITER = b"loopwright-logs\n"
+"""What the kernel calls the thread of a :class:`loopwright.LogSink`, which is not Python's and wakes nobody."""
+
 _bystanders: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
@@ -111,6 +114,14 @@ def _sleeps(tid: int) -> bool:
         return _read(f"{_TASKS}/{tid}/stat").rpartition(b")")[2].split(None, 1)[0] == b"S"
     except (FileNotFoundError, ProcessLookupError):
         return True  # it has ended
+
+
+def _writes_logs(tid: int) -> bool:
+    """Whether a thread only writes what was logged: a bystander that :mod:`threading` does not know."""
+    try:
+        return _read(f"{_TASKS}/{tid}/comm") == _WRITER
+    except OSError:
+        return False
 
 
 def _sleeps_on_a_lock(tid: int) -> bool:
@@ -279,15 +290,18 @@ class Threads:
     def _look(self) -> tuple[int, str] | None:
         """The first thread that runs, and the words for it."""
         own = threading.get_native_id()
+        threads = {thread.native_id: thread for thread in threading.enumerate()}
         others = [tid for tid in map(int, os.listdir(_TASKS)) if tid != own]
+        writers = {tid: _runs(tid) for tid in others if tid not in threads and _writes_logs(tid)}
+        others = [tid for tid in others if tid not in writers]
         suspects = [tid for tid in others if not self._is_known_to_sleep(tid)]
         if not suspects:
+            self._idle |= {tid: (runs, _always) for tid, runs in writers.items()}
             return None
         asleep = {tid for tid in others if _sleeps(tid)}
         before = {tid: _runs(tid) for tid in others}
         # One that slept when it was looked at may have been woken since, by one that was looked at after it.
         suspects += [tid for tid in others if tid not in suspects and before[tid] != self._runs_when_asleep(tid)]
-        threads = {thread.native_id: thread for thread in threading.enumerate()}
         pools = _process_pool_threads(threads.values())
         idle: dict[int, tuple[object, Callable[[], bool]]] = {}
         for tid in [tid for tid in suspects if threads.get(tid) in pools]:
@@ -307,9 +321,10 @@ class Threads:
             if still is None or tid not in asleep:
                 return tid, _name(thread, frame, tid)
             idle[tid] = before[tid], still
-        moved = _moved(before) if idle else None
+        moved = _moved(before, len(writers)) if idle else None
         if moved is not None:
             return moved, _name(threads.get(moved), None, moved)
+        idle |= {tid: (runs, _always) for tid, runs in writers.items()}
         self._idle = {tid: known for tid, known in self._idle.items() if tid in before} | idle
         return None
 
@@ -384,13 +399,17 @@ def _asleep_with_runs() -> dict[int, object]:
     return found
 
 
-def _moved(before: dict[int, object]) -> int | None:
-    """A thread that does not sleep, or has run since then; 0 if one has been started."""
+def _always() -> bool:
+    return True
+
+
+def _moved(before: dict[int, object], others: int) -> int | None:
+    """A thread that does not sleep, or has run since then; 0 if one has been started besides ``others``."""
     sleep(0)  # lets go of the interpreter lock: whoever waits for it is woken
     for tid, then in before.items():
         if not _sleeps(tid) or _runs(tid) != then:
             return tid
-    return None if os.stat(_TASKS).st_nlink - _ONE_THREAD == len(before) else 0
+    return None if os.stat(_TASKS).st_nlink - _ONE_THREAD == len(before) + others else 0
 
 
 def _frames_by_tid(threads: dict[int | None, threading.Thread]) -> dict[int, FrameType]:
