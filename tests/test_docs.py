@@ -58,7 +58,8 @@ def parameters() -> list[object]:
 @pytest.mark.default_only
 @pytest.mark.parametrize("example", parameters())
 def test_example_runs(example: Example, tmp_path: Path) -> None:
-    program = tmp_path / f"{example.page.stem}.py"
+    name = example.page.stem  # a program called logging.py would be taken for the module
+    program = tmp_path / (f"{name}_page.py" if name in sys.stdlib_module_names else f"{name}.py")
     program.write_text(example.program)
     environment = os.environ | {
         "PYTHONWARNINGS": "error::RuntimeWarning",
