@@ -30,6 +30,8 @@ class Histogram:
 
     counts: tuple[int, ...]
     """``counts[0]`` took less than 1 µs, ``counts[i]`` less than 2**i µs; the last one everything longer."""
+    total: float = 0.0
+    """Seconds, all together."""
 
     @property
     def count(self) -> int:
@@ -250,8 +252,8 @@ class _Base(Driver[C]):
             burst=self._burst,
             min_size=self._min_size,
             size=open_,
-            waits=Histogram(waits),
-            holds=Histogram(holds),
+            waits=Histogram(*waits),
+            holds=Histogram(*holds),
             draining=self._draining,
             **counts,
         )

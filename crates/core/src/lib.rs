@@ -29,5 +29,6 @@ pub mod schedule;
 pub mod scope;
 pub mod semaphore;
 mod slab;
+pub mod stopwatch;
 pub mod token;
 pub mod waiters;

@@ -78,6 +78,12 @@ impl Reading {
         }
     }
 
+    /// The time, and the number of its clock.
+    #[inline]
+    pub fn parts(self) -> (f64, u64) {
+        (self.now, self.clock)
+    }
+
     /// A time on this clock, on the clock of the loop that runs here.
     ///
     /// # Errors

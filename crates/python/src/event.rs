@@ -115,6 +115,10 @@ impl Event {
 pub struct WaitEvent(Py<Event>);
 
 impl Operation for WaitEvent {
+    fn object(&self) -> Option<&Py<PyAny>> {
+        Some(self.0.as_any())
+    }
+
     fn name(&self) -> &'static str {
         "Event.wait"
     }

@@ -464,6 +464,10 @@ impl AcquireConnection {
 }
 
 impl Operation for AcquireConnection {
+    fn object(&self) -> Option<&Py<PyAny>> {
+        Some(self.pool.as_any())
+    }
+
     fn name(&self) -> &'static str {
         Python::attach(|py| self.pool.get().acquire_name(py))
     }

@@ -15,6 +15,7 @@ mod cancel_token;
 mod cli;
 mod clocks;
 mod descriptor;
+mod durations;
 mod event;
 mod footprints;
 mod fut;
@@ -40,9 +41,11 @@ mod rate_limiter;
 mod retry;
 mod semaphore;
 mod sim;
+mod stopwatch;
 mod task_group;
 mod timeout;
 mod timers;
+mod waits;
 mod watchdog;
 
 #[pyo3::pymodule(gil_used = true)]
@@ -59,6 +62,8 @@ mod _loopwright {
     use crate::cancel_token::CancelToken;
     #[pymodule_export]
     use crate::cli::{_parse_args, _wraps};
+    #[pymodule_export]
+    use crate::durations::Durations;
     #[pymodule_export]
     use crate::event::Event;
     #[pymodule_export]
@@ -98,9 +103,13 @@ mod _loopwright {
     #[pymodule_export]
     use crate::sim::{Search, Shrink, SimCore, SimHandle};
     #[pymodule_export]
+    use crate::stopwatch::Stopwatch;
+    #[pymodule_export]
     use crate::task_group::{TaskGroup, race_group};
     #[pymodule_export]
     use crate::timeout::{Timeout, time_left, timeout, timeout_at};
+    #[pymodule_export]
+    use crate::waits::trace_waits;
     #[pymodule_export]
     use crate::watchdog::Watchdog;
 

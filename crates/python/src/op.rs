@@ -30,6 +30,7 @@ use crate::permits::Acquire;
 use crate::queue::{Get, Join, Put};
 use crate::rate_limiter::AcquireRate;
 use crate::task_group::{EnterGroup, LeaveGroup, Spawn};
+use crate::waits;
 
 /// What an operation came to; `None` is Python's None.
 pub type Value = Option<Py<PyAny>>;
@@ -132,6 +133,11 @@ pub trait Operation {
         None
     }
 
+    /// What it waits for, when that is worth telling those who trace waits: something that others hold or have to bring.
+    fn object(&self) -> Option<&Py<PyAny>> {
+        None
+    }
+
     /// Visits what the operation refers to.
     ///
     /// # Errors
@@ -204,6 +210,8 @@ pub struct Op(GilCell<State>);
 struct State {
     kind: Option<Kind>,
     stage: Stage,
+    /// When its wait began, if waits are traced.
+    since: Option<f64>,
 }
 
 impl State {
@@ -230,7 +238,7 @@ impl Op {
             op.get().fill(py, kind);
             return Ok(op.unbind());
         }
-        Py::new(py, Self(GilCell::new(State { kind: Some(kind), stage: Stage::Unstarted })))
+        Py::new(py, Self(GilCell::new(State { kind: Some(kind), stage: Stage::Unstarted, since: None })))
     }
 
     /// The same from a spent operation, if there is one; `make` is called only then.
@@ -246,6 +254,7 @@ impl Op {
         let mut op = self.0.borrow(py);
         op.kind = Some(kind);
         op.stage = Stage::Unstarted;
+        op.since = None;
     }
 
     /// For messages: `Queue.put`.
@@ -258,17 +267,18 @@ impl Op {
     /// # Errors
     /// What waking the next in line raises.
     pub fn leave(&self, py: Python<'_>) -> PyResult<()> {
-        let (stage, kind) = {
+        let (stage, kind, traced) = {
             let mut op = self.0.borrow(py);
             if !matches!(op.stage, Stage::Waiting { .. }) {
                 return Ok(());
             }
-            (std::mem::replace(&mut op.stage, Stage::Left), op.kind.take())
+            (std::mem::replace(&mut op.stage, Stage::Left), op.kind.take(), op.since.is_some())
         };
         match (stage, kind) {
             (Stage::Waiting { ticket, .. }, Some(mut kind)) => {
                 let left = each!(&mut kind, operation => operation.leave(py, ticket));
-                if each!(&kind, operation => operation.outlives_cancel()) {
+                // One that is traced is told of when its task runs.
+                if traced || each!(&kind, operation => operation.outlives_cancel()) {
                     self.0.borrow(py).kind = Some(kind);
                 }
                 left
@@ -297,6 +307,9 @@ impl Op {
         let mut op = self.0.borrow(py);
         let before = std::mem::replace(&mut op.stage, Stage::Waiting { ticket, fut: fut.clone().unbind() });
         op.kind = Some(kind);
+        if op.since.is_none() {
+            op.since = waits::begun();
+        }
         drop(op);
         drop(before);
         Step::Yield(fut.into_any().unbind())
@@ -306,6 +319,17 @@ impl Op {
     fn end(&self, py: Python<'_>) -> (Stage, Option<Kind>) {
         let mut op = self.0.borrow(py);
         (std::mem::replace(&mut op.stage, Stage::Finished), op.kind.take())
+    }
+
+    /// Its wait has ended: tells whoever traces waits.
+    #[inline]
+    fn tell(&self, py: Python<'_>, kind: &Kind, error: Option<&PyErr>) {
+        let since = self.0.borrow(py).since.take();
+        if let Some(since) = since
+            && let Some(object) = each!(kind, operation => operation.object())
+        {
+            waits::ended(py, since, each!(kind, operation => operation.name()), object, error);
+        }
     }
 
     fn finish(&self, py: Python<'_>) {
@@ -390,11 +414,17 @@ impl Op {
                 Ok(Some(value)) => Ok(Step::Return(value)),
                 Err(error) => Err(error),
             },
-            Begun::Resume(mut kind, ticket) => match each!(&mut kind, operation => operation.resume(py, ticket)) {
-                Ok(Resumed::Again) => return Self::block_again(slf, kind, ticket),
-                Ok(Resumed::Done(value)) => Ok(Step::Return(value)),
-                Err(error) => Err(error),
-            },
+            Begun::Resume(mut kind, ticket) => {
+                let resumed = each!(&mut kind, operation => operation.resume(py, ticket));
+                if !matches!(resumed, Ok(Resumed::Again)) {
+                    slf.get().tell(py, &kind, resumed.as_ref().err());
+                }
+                match resumed {
+                    Ok(Resumed::Again) => return Self::block_again(slf, kind, ticket),
+                    Ok(Resumed::Done(value)) => Ok(Step::Return(value)),
+                    Err(error) => Err(error),
+                }
+            }
         };
         slf.get().finish(py);
         step
@@ -418,7 +448,10 @@ impl Op {
             _ => return Err(error),
         };
         match (thrown, waiting) {
-            (Ok(Thrown::Raise), _) => Err(error),
+            (Ok(Thrown::Raise), _) => {
+                slf.get().tell(py, &kind, Some(&error));
+                Err(error)
+            }
             (Ok(Thrown::WaitOn), Some((ticket, fut))) => {
                 let pending = fut.get().is_pending(py);
                 let step = slf.get().wait(py, kind, ticket, fut.into_bound(py));
@@ -524,7 +557,7 @@ impl Op {
         // Unreachable is this operation, not what it waits for: it may own something that others wait for. Dropped like
         // any other, it leaves its line.
         let (stage, kind) = self.end(py);
-        drop(State { kind, stage });
+        drop(State { kind, stage, since: None });
     }
 }
 

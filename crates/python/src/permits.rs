@@ -322,6 +322,10 @@ impl Acquire {
 }
 
 impl Operation for Acquire {
+    fn object(&self) -> Option<&Py<PyAny>> {
+        Some(self.permits.as_any())
+    }
+
     fn name(&self) -> &'static str {
         self.name
     }

@@ -94,7 +94,11 @@ impl Slot {
 
 /// How long things took, by powers of two of a microsecond.
 #[derive(Clone, Copy, Default)]
-struct Histogram([u64; Histogram::BUCKETS]);
+struct Histogram {
+    counts: [u64; Histogram::BUCKETS],
+    /// Seconds, all together.
+    total: f64,
+}
 
 impl Histogram {
     /// The last one is for everything from about nine minutes on.
@@ -105,7 +109,8 @@ impl Histogram {
     fn add(&mut self, seconds: f64) {
         let microseconds = (seconds * 1e6) as u64;
         let bucket = (u64::BITS - microseconds.leading_zeros()) as usize;
-        self.0[bucket.min(Self::BUCKETS - 1)] += 1;
+        self.counts[bucket.min(Self::BUCKETS - 1)] += 1;
+        self.total += seconds.max(0.0);
     }
 }
 
@@ -550,7 +555,7 @@ impl Pool {
         let key = pool.ledger.pinned();
         let conn = pool.ledger.try_acquire(key, now)?;
         pool.now = now;
-        pool.waits.0[0] += 1;
+        pool.waits.counts[0] += 1;
         let (object, used) = pool.hand_out(py, conn, now, None, is_block)?;
         Some((object, conn, used))
     }
@@ -1276,13 +1281,15 @@ impl Pool {
         Ok(dict)
     }
 
-    /// How long acquires waited, and how long connections were out: counts by powers of two of a microsecond.
-    fn _histograms<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyTuple>)> {
+    /// How long acquires waited, and how long connections were out: counts by powers of two of a microsecond, and the
+    /// seconds all together.
+    fn _histograms<'py>(slf: &Bound<'py, Self>) -> PyResult<[(Bound<'py, PyTuple>, f64); 2]> {
         let (waits, holds) = {
             let pool = Self::state(slf);
             (pool.waits, pool.holds)
         };
-        Ok((PyTuple::new(slf.py(), waits.0)?, PyTuple::new(slf.py(), holds.0)?))
+        let shown = |times: Histogram| Ok::<_, PyErr>((PyTuple::new(slf.py(), times.counts)?, times.total));
+        Ok([shown(waits)?, shown(holds)?])
     }
 
     /// `(connection, seconds it is out, where it was acquired)` of each use.

@@ -1031,6 +1031,10 @@ impl Operation for Put {
         Some(None)
     }
 
+    fn object(&self) -> Option<&Py<PyAny>> {
+        Some(self.queue.as_any())
+    }
+
     fn name(&self) -> &'static str {
         self.flavour.named(["Queue.put", "PriorityQueue.put", "LifoQueue.put"])
     }
@@ -1142,6 +1146,10 @@ impl Operation for Get {
         item.map(Some)
     }
 
+    fn object(&self) -> Option<&Py<PyAny>> {
+        Some(self.queue.as_any())
+    }
+
     fn name(&self) -> &'static str {
         let names = if self.iterates {
             ["Queue.__anext__", "PriorityQueue.__anext__", "LifoQueue.__anext__"]
@@ -1219,6 +1227,10 @@ pub struct Join {
 }
 
 impl Operation for Join {
+    fn object(&self) -> Option<&Py<PyAny>> {
+        Some(self.queue.as_any())
+    }
+
     fn name(&self) -> &'static str {
         self.flavour.named(["Queue.join", "PriorityQueue.join", "LifoQueue.join"])
     }

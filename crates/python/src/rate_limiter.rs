@@ -511,6 +511,10 @@ impl AcquireRate {
 }
 
 impl Operation for AcquireRate {
+    fn object(&self) -> Option<&Py<PyAny>> {
+        Some(self.limiter.as_any())
+    }
+
     fn name(&self) -> &'static str {
         "RateLimiter.acquire"
     }

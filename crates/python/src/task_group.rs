@@ -877,6 +877,10 @@ impl Spawn {
 }
 
 impl Operation for Spawn {
+    fn object(&self) -> Option<&Py<PyAny>> {
+        Some(self.group.as_any())
+    }
+
     fn name(&self) -> &'static str {
         "TaskGroup.spawn"
     }
