@@ -15,6 +15,7 @@ import pytest
 
 import loopwright
 from loopwright import _loopwright
+from loopwright._metrics import unknown_fields
 
 ROOT = Path(__file__).resolve().parent.parent
 UNSAFE_ALLOWED = {
@@ -88,6 +89,12 @@ def test_public_name_is_documented_and_exported(name: str) -> None:
     assert (value.__doc__ or "").strip(), f"{name} has no docstring"
     if hasattr(_loopwright, name):
         assert re.search(rf"^(class|def|async def) {name}\b", read("python/loopwright/_loopwright.pyi"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("Stats")])
+def test_public_stats_are_exported_as_metrics(name: str) -> None:
+    """TABLE in loopwright/_metrics.py says of each field whether it is a total, a size, a flag, a state or words."""
+    assert unknown_fields(getattr(loopwright, name)) == [], f"say in TABLE of loopwright/_metrics.py what {name} is"
 
 
 def test_public_names_are_sorted_and_real() -> None:

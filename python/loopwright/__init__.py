@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loopwright import _interpreter as _interpreter  # first: it refuses what the extension would crash on
 from loopwright._loopwright import __version__
+from loopwright._metrics import watch
 from loopwright.background import Background, BackgroundStats, Restart
 from loopwright.breakers import BreakerChange, CircuitBreaker, CircuitBreakerStats
 from loopwright.broadcasts import Broadcast
@@ -63,6 +64,7 @@ from loopwright.logs import (
     unbind,
 )
 from loopwright.mapping import AsyncMap, MapError, MapStats, Prefetch, PrefetchStats, amap, gather, prefetch
+from loopwright.monitoring import Durations, Monitor, MonitorStats, SlowCall, TimedStats, monitor, operations, timed
 from loopwright.offloading import OffloadStats, offload, offloaded
 from loopwright.pools import ConnectionStrategy, Histogram, KeyedPool, Lease, Pool, PoolEvent, PoolStats
 from loopwright.processes import (
@@ -108,6 +110,7 @@ __all__ = [
     "CloseError",
     "CloseTimeout",
     "ConnectionStrategy",
+    "Durations",
     "Event",
     "EventStats",
     "FinishTimeout",
@@ -132,6 +135,8 @@ __all__ = [
     "LoopwrightError",
     "MapError",
     "MapStats",
+    "Monitor",
+    "MonitorStats",
     "OffloadStats",
     "OffloadTimeout",
     "Permit",
@@ -171,8 +176,10 @@ __all__ = [
     "RetryStats",
     "Semaphore",
     "SemaphoreStats",
+    "SlowCall",
     "TaskGroup",
     "TaskGroupStats",
+    "TimedStats",
     "Timeout",
     "TimeoutStats",
     "TokenCancelled",
@@ -190,9 +197,11 @@ __all__ = [
     "get_logger",
     "http_errors",
     "http_retry_after",
+    "monitor",
     "offload",
     "offloaded",
     "open_process",
+    "operations",
     "prefetch",
     "race",
     "resilient",
@@ -201,7 +210,9 @@ __all__ = [
     "safe_execute",
     "stream_lines",
     "time_left",
+    "timed",
     "timeout",
     "timeout_at",
     "unbind",
+    "watch",
 ]

@@ -13,6 +13,7 @@ LIMITS = (
 QUEUE = ("tests/test_queue.py", "promise_6 or overtake")
 MAP = ("tests/test_mapping.py", "sweep or random_cancels")
 KEYED = ("tests/test_keyed.py", "in_use or refers or keeps_it or come_back")
+MONITORING = ("tests/test_monitoring.py", "told or hides_nobody")
 PROCESS = ("tests/test_processes.py", "hold_nothing or tail_is_kept or comes_in_pieces")
 RETRY = ("tests/test_retry.py", "promise_9 and not cancel")
 POOL = ("tests/test_pool_gates.py", "nothing_is_lost_whoever or random_parameters")
@@ -279,5 +280,26 @@ MUTANTS = [
         "            self.slot(self.current).retries += 1.0;\n",
         "            self.slot(self.current).retries += 0.0;\n",
         RETRY,
+    ),
+    Mutant(
+        "stopwatch: who is overdue is told each time",
+        "crates/core/src/stopwatch.rs",
+        "                entry.told = true;",
+        "                entry.told = false;",
+        MONITORING,
+    ),
+    Mutant(
+        "stopwatch: a slow call is counted while it runs and once more when it has ended",
+        "crates/core/src/stopwatch.rs",
+        "u64::from(slow && !entry.told)",
+        "u64::from(slow)",
+        MONITORING,
+    ),
+    Mutant(
+        "stopwatch: who ends in the middle hides those after it",
+        "crates/core/src/stopwatch.rs",
+        "Some(before) => before.next = entry.next,",
+        "Some(before) => before.next = NONE,",
+        MONITORING,
     ),
 ]
