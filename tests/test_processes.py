@@ -219,7 +219,7 @@ def test_directory_and_environment(tmp_path: Path) -> None:
         ({"command": ("true",), "kill_after": float("nan")}, ValueError, "kill_after"),
         ({"command": ("true",), "linger": "1"}, TypeError, "linger"),
         ({"command": ("true",), "max_output": 1.5}, TypeError, r"max_output=...\) must be an int"),
-        ({"command": ("true",), "max_line": 3}, ValueError, r"max_line=...\) must be 4 or more bytes"),
+        ({"command": ("true",), "max_line": 3}, ValueError, r"max_line=...\) must be 4 or more"),
         ({"command": ("true",), "on_line": "print"}, TypeError, "on_line"),
         ({"command": ("true",), "on_error_line": print, "pty": True}, TypeError, "merged: use on_line"),
         ({"command": ("true",), "env": ["A=1"]}, TypeError, "env"),

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from support.loops import Cell, run
 
-from loopwright import CancelToken, Queue, QueueShutDown, Semaphore, TaskGroup, amap, finish, timeout
+from loopwright import CancelToken, Queue, QueueShutDown, Semaphore, TaskGroup, amap, finish, run_process, timeout
 
 A_WHILE = 0.1
 """Seconds after which what has not ended hangs."""
@@ -538,3 +538,29 @@ def test_a_service_whose_main_ends_returns() -> None:
     run(main)
     ended = ours_in_a_process("async def main():\n    return 'at once'")
     assert ended.stdout.strip() == "returned at once", ended.stderr
+
+
+# B: a child's pipes
+
+
+@pytest.mark.default_only
+def test_output_that_nobody_reads_deadlocks_by_the_recipe_and_not_by_ours() -> None:
+    flood = "head", "-c", "180000", "/dev/zero"
+
+    async def recipe() -> bool:
+        """As printed: wait, then read. Whether the child ended."""
+        process = await asyncio.create_subprocess_exec(*flood, stdout=asyncio.subprocess.PIPE, limit=1024)
+        waiting = asyncio.create_task(process.wait())
+        done, _ = await asyncio.wait([waiting], timeout=0.5)
+        if not done:
+            process.kill()
+        assert process.stdout is not None
+        await process.stdout.read()
+        await waiting
+        return bool(done)
+
+    async def main() -> None:
+        assert not await recipe()
+        assert len((await run_process(*flood)).stdout) == 180_000
+
+    run(main)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import operator
 import os
 import sys
 from collections import deque
@@ -13,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from loopwright import _trace
-from loopwright._arguments import seconds
+from loopwright._arguments import count, seconds
 from loopwright.errors import ProcessError, ProcessTimeout
 
 if TYPE_CHECKING:
@@ -84,14 +83,6 @@ class ProcessStats:
     """The same of its standard error."""
 
 
-def _count(value: int, what: str, least: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{what} must be an int, got {value!r}: pass a number of bytes")
-    if operator.index(value) < least:
-        raise ValueError(f"{what} must be {least} or more bytes, got {value}")
-    return operator.index(value)
-
-
 @dataclass(frozen=True, slots=True)
 class _Options:
     """What the three forms share, checked."""
@@ -118,8 +109,8 @@ class _Options:
         seconds(self.kill_after, f"{name}(kill_after=...)")
         if self.linger is not None:
             seconds(self.linger, f"{name}(linger=...)")
-        _count(self.max_output, f"{name}(max_output=...)", 0)
-        _count(self.max_line, f"{name}(max_line=...)", _SHORTEST_LINE)
+        count(self.max_output, f"{name}(max_output=...)", least=0)
+        count(self.max_line, f"{name}(max_line=...)", least=_SHORTEST_LINE)
         if self.env is not None and not isinstance(self.env, Mapping):
             raise TypeError(f"{name}(env=...) must be a mapping, got {self.env!r}: os.environ | {{...}} adds to ours")
 
@@ -542,7 +533,7 @@ class ProcessStream:
         """Up to ``n`` bytes, as soon as there are any; ``b""`` at the end. A cancelled read has taken none."""
         if self._lines:
             raise RuntimeError("some lines were read ahead and not taken: read either bytes or lines of one stream")
-        return await self._output.take_bytes(_count(n, "read(n)", 1))
+        return await self._output.take_bytes(count(n, "read(n)"))
 
     async def readline(self) -> bytes:
         """The next line with its end, or a piece without one; ``b""`` at the end. A cancelled read has taken none."""
