@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CI_PY := $(PYTHON) tools/ci.py
 
-.PHONY: help demo example-api test bench stress lint mutants docs setup clean
+.PHONY: help demo example-api test test-cluster bench stress lint mutants docs setup clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -15,6 +15,9 @@ example-api: ## a FastAPI service over PostgreSQL and Redis: restarted under loa
 
 test: ## lint, docs, Rust tests, the full suite, the core suite on every other CPython, the mutation run
 	@$(CI_PY) test
+
+test-cluster: ## amap on a real Ray of this machine, whose workers are killed; CPython with Ray's wheels
+	@$(CI_PY) test-cluster
 
 bench: ## every benchmark on 3.11, 3.13, 3.14 and 3.15, asyncio and uvloop; writes docs/benchmarks.md
 	@$(CI_PY) bench

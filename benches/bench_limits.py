@@ -135,6 +135,17 @@ def main() -> None:
                 **settings,  # type: ignore[arg-type]
             ),
             compare(
+                "AdaptiveLimit uncontended `async with`",
+                {
+                    "asyncio.Semaphore": uncontended(lambda: asyncio.Semaphore(1)),
+                    "loopwright": uncontended(loopwright.AdaptiveLimit),
+                    "loopwright.Semaphore": uncontended(lambda: loopwright.Semaphore(1)),
+                },
+                baseline="asyncio.Semaphore",
+                n=20_000,
+                **settings,  # type: ignore[arg-type]
+            ),
+            compare(
                 "Event set/wait ping-pong",
                 {"asyncio": ping_pong(asyncio.Event), "loopwright": ping_pong(loopwright.Event)},
                 n=10_000,

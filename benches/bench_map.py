@@ -73,6 +73,23 @@ async def iterated(n: int) -> int:
     return total
 
 
+async def batched(n: int) -> list[int]:
+    """amap in batches of a thousand."""
+    return await loopwright.amap(call_all, range(n), limit=LIMIT, batch=1000)
+
+
+async def call_all(items: list[int]) -> list[int]:
+    """The call for many."""
+    await asyncio.sleep(0)
+    return items
+
+
+async def dataloader(n: int) -> list[int]:
+    """Single calls, a hundred callers, gathered by a Batcher."""
+    batcher = loopwright.Batcher(call_all, max_size=LIMIT, max_delay=0)
+    return await loopwright.amap(batcher, range(n), limit=LIMIT)
+
+
 async def semaphore_gather(n: int) -> list[int]:
     """The usual idiom: a task for every item at once, a semaphore between them."""
     semaphore = asyncio.Semaphore(LIMIT)
@@ -138,6 +155,17 @@ def main() -> None:
                 **common,
             ),
         ]
+        rows.append(
+            harness.compare(
+                "amap 1e5, batch=1000, and a Batcher between",
+                {"amap": isolated, "amap batch=1000": batched, "amap through a Batcher": dataloader},
+                n=100_000,
+                rounds=5,
+                baseline="amap",
+                ours="amap batch=1000",
+                **common,
+            )
+        )
         for ours_name, target in (("amap", 10), ("amap isolate=False", 25)):
             try:
                 import aiometer  # noqa: F401, PLC0415

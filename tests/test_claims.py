@@ -244,6 +244,40 @@ def test_beyond_the_capacity_of_a_server_a_higher_limit_only_adds_delay() -> Non
     }
 
 
+def test_an_adaptive_limit_finds_the_knee_by_itself() -> None:
+    """The server of the test above, and nobody who knows its capacity."""
+    limits: list[int] = []
+    delays: list[float] = []
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        server, limit = loopwright.Semaphore(4), loopwright.AdaptiveLimit()
+        began = 0.0
+
+        async def request(number: int) -> None:
+            nonlocal began
+            async with limit:
+                if number == 2000:
+                    began = loop.time()
+                sent = loop.time()
+                async with server:
+                    await job(0.010)
+                delays.append(loop.time() - sent)
+            limits.append(limit.limit)
+
+        await asyncio.gather(*[request(number) for number in range(4000)])
+        return 2000 / (loop.time() - began)
+
+    throughput = testing.run(main)
+    settled = sorted(limits[2000:])
+    p99 = sorted(delays[2000:])[1979]
+    share = settled.count(4) / 20
+    print(f"limit {settled[0]} to {settled[-1]}, {share:.0f} % of the time 4; {throughput:.0f}/s; p99 {p99:.3f} s")
+    assert settled[1000] == 4 and settled[-1] == 5
+    assert throughput >= 375
+    assert p99 <= 0.021
+
+
 # ----------------------------------------------------------------------------------------------- timeouts and retries
 
 

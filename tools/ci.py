@@ -401,7 +401,13 @@ def example_api(house: House) -> None:
         run([house.default.python, "-m", "support.example_api"], paths)
 
 
-_ALL = (setup, lint, test, mutants, stress, docs, bench, demo, example_api)
+def test_cluster(house: House) -> None:
+    house.require("all", "cluster")
+    house.build()
+    house.pytest(house.default, "tests/test_ray.py", "-s", LOOPWRIGHT_CLUSTER="1")
+
+
+_ALL = (setup, lint, test, test_cluster, mutants, stress, docs, bench, demo, example_api)
 COMMANDS = {command.__name__.replace("_", "-"): command for command in _ALL}
 
 

@@ -6,6 +6,7 @@ from loopwright import _interpreter as _interpreter  # first: it refuses what th
 from loopwright._loopwright import __version__
 from loopwright._metrics import watch
 from loopwright.background import Background, BackgroundStats, Restart
+from loopwright.batching import Batcher, BatcherStats
 from loopwright.breakers import BreakerChange, CircuitBreaker, CircuitBreakerStats
 from loopwright.broadcasts import Broadcast
 from loopwright.cancellation import CancelToken, CancelTokenStats, finish
@@ -37,6 +38,8 @@ from loopwright.errors import (
 from loopwright.groups import TaskGroup, TaskGroupStats, race
 from loopwright.keyed import Keyed, KeyedStats
 from loopwright.limits import (
+    AdaptiveLimit,
+    AdaptiveLimitStats,
     BoundedSemaphore,
     Event,
     EventStats,
@@ -95,9 +98,13 @@ from loopwright.service import run
 from loopwright.timeouts import Timeout, TimeoutStats, time_left, timeout, timeout_at
 
 __all__ = [
+    "AdaptiveLimit",
+    "AdaptiveLimitStats",
     "AsyncMap",
     "Background",
     "BackgroundStats",
+    "Batcher",
+    "BatcherStats",
     "BoundedSemaphore",
     "BreakerChange",
     "BreakerOpen",

@@ -165,7 +165,19 @@ class RemoteError(LoopwrightError, RuntimeError):
 
 
 class WorkerLost(LoopwrightError, RuntimeError):
-    """The worker that ran a call died, and nobody knows how far the call had come."""
+    """The worker that ran a call died, and nobody knows how far the call had come.
+
+    Args:
+        message: what it says.
+        attempts: how often the call was sent; above 1 only where it may run twice (``amap(idempotent=True)``).
+    """
+
+    def __init__(self, message: str, attempts: int = 1) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.attempts)
 
 
 class GroupFull(LoopwrightError, RuntimeError):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loopwright._loopwright import BoundedSemaphore, Event, Lock, Permit, RateLimiter, Semaphore
+from loopwright._loopwright import AdaptiveLimit, BoundedSemaphore, Event, Lock, Permit, RateLimiter, Semaphore
 
 __all__ = [
+    "AdaptiveLimit",
+    "AdaptiveLimitStats",
     "BoundedSemaphore",
     "Event",
     "EventStats",
@@ -36,6 +38,36 @@ class SemaphoreStats:
     """Acquires that had to stand in line, since the object was made."""
     fair: bool
     """Whether waiters are served strictly in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveLimitStats:
+    """What an :class:`AdaptiveLimit` looks like at one moment."""
+
+    limit: int
+    """The most calls in flight that there may be now."""
+    value: int
+    """Permits that are free; below 0 when the limit has become smaller than what is in flight."""
+    waiting: int
+    """Waiters: those in line, and those woken that have not run yet."""
+    in_flight: int
+    """Calls that have begun and not ended."""
+    acquired: int
+    """Acquires that succeeded, since the object was made."""
+    waited: int
+    """Acquires that had to stand in line, since the object was made."""
+    delay: float | None
+    """The mean delay of a call in the last window, in seconds; None before the first."""
+    base: float | None
+    """The delay without a queue, in seconds, as far as it is known."""
+    windows: int
+    """Windows that were judged, since the object was made."""
+    overloads: int
+    """Calls that said that the server has too much to do, since the object was made."""
+    minimum: int
+    """The limit is never below that."""
+    maximum: int
+    """The limit is never above that."""
 
 
 @dataclass(frozen=True, slots=True)

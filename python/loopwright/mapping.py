@@ -8,10 +8,12 @@ drives the caller's own code: the reader of a source, the workers of ``isolate=F
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import contextvars
 import functools
 import inspect
+import itertools
 import operator
 import sys
 import types
@@ -26,6 +28,7 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
+    Sequence,
 )
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, Protocol, Self, TypeVar, overload
@@ -53,6 +56,16 @@ class Limiter(Protocol):
 
     def release(self) -> Any:
         """Gives it back."""
+
+
+class LearningLimiter(Limiter, Protocol):
+    """One that learns from the calls it lets through: a :class:`loopwright.AdaptiveLimit`, or anything like it."""
+
+    def begin(self) -> Any:
+        """The call of the permit that was acquired last begins now; gives what ``end`` wants to have."""
+
+    def end(self, begun: Any, error: BaseException | None, /) -> Any:
+        """Gives the permit back, with what the call raised."""
 
 
 Errors = Literal["raise", "return"]
@@ -91,6 +104,9 @@ def amap(
     items: Iterable[T] | AsyncIterable[T],
     *,
     limit: int | Limiter,
+    batch: None = ...,
+    on: None = ...,
+    idempotent: bool = ...,
     ordered: bool = ...,
     errors: Literal["raise"] = ...,
     isolate: bool = ...,
@@ -102,16 +118,106 @@ def amap(
     items: Iterable[T] | AsyncIterable[T],
     *,
     limit: int | Limiter,
+    batch: None = ...,
+    on: None = ...,
+    idempotent: bool = ...,
+    ordered: bool = ...,
+    errors: Errors,
+    isolate: bool = ...,
+    progress: bool | Progress | None = ...,
+) -> AsyncMap[R | Exception]: ...
+@overload
+def amap(
+    fn: Callable[[T], R],
+    items: Iterable[T] | AsyncIterable[T],
+    *,
+    limit: int | Limiter,
+    batch: None = ...,
+    on: concurrent.futures.Executor,
+    idempotent: bool = ...,
+    ordered: bool = ...,
+    errors: Literal["raise"] = ...,
+    isolate: bool = ...,
+    progress: bool | Progress | None = ...,
+) -> AsyncMap[R]: ...
+@overload
+def amap(
+    fn: Callable[[list[T]], Awaitable[Sequence[R]]],
+    items: Iterable[T] | AsyncIterable[T],
+    *,
+    limit: int | Limiter,
+    batch: int,
+    on: None = ...,
+    idempotent: bool = ...,
+    ordered: bool = ...,
+    errors: Literal["raise"] = ...,
+    isolate: bool = ...,
+    progress: bool | Progress | None = ...,
+) -> AsyncMap[R]: ...
+@overload
+def amap(
+    fn: Callable[[list[T]], Sequence[R]],
+    items: Iterable[T] | AsyncIterable[T],
+    *,
+    limit: int | Limiter,
+    batch: int,
+    on: concurrent.futures.Executor,
+    idempotent: bool = ...,
+    ordered: bool = ...,
+    errors: Literal["raise"] = ...,
+    isolate: bool = ...,
+    progress: bool | Progress | None = ...,
+) -> AsyncMap[R]: ...
+@overload
+def amap(
+    fn: Callable[[T], R],
+    items: Iterable[T] | AsyncIterable[T],
+    *,
+    limit: int | Limiter,
+    batch: None = ...,
+    on: concurrent.futures.Executor,
+    idempotent: bool = ...,
+    ordered: bool = ...,
+    errors: Errors,
+    isolate: bool = ...,
+    progress: bool | Progress | None = ...,
+) -> AsyncMap[R | Exception]: ...
+@overload
+def amap(
+    fn: Callable[[list[T]], Awaitable[Sequence[R]]],
+    items: Iterable[T] | AsyncIterable[T],
+    *,
+    limit: int | Limiter,
+    batch: int,
+    on: None = ...,
+    idempotent: bool = ...,
+    ordered: bool = ...,
+    errors: Errors,
+    isolate: bool = ...,
+    progress: bool | Progress | None = ...,
+) -> AsyncMap[R | Exception]: ...
+@overload
+def amap(
+    fn: Callable[[list[T]], Sequence[R]],
+    items: Iterable[T] | AsyncIterable[T],
+    *,
+    limit: int | Limiter,
+    batch: int,
+    on: concurrent.futures.Executor,
+    idempotent: bool = ...,
     ordered: bool = ...,
     errors: Errors,
     isolate: bool = ...,
     progress: bool | Progress | None = ...,
 ) -> AsyncMap[R | Exception]: ...
 def amap(  # noqa: PLR0913 (each is a choice of its own)
-    fn: Callable[[T], Awaitable[R]],
-    items: Iterable[T] | AsyncIterable[T],
+    fn: Callable[[Any], Any],
+    items: Iterable[Any] | AsyncIterable[Any],
     *,
     limit: int | Limiter,
+    batch: int | None = None,
+    on: concurrent.futures.Executor | None = None,
+    idempotent: bool = False,
     ordered: bool = True,
     errors: Errors = "raise",
     isolate: bool = True,
@@ -139,6 +245,14 @@ def amap(  # noqa: PLR0913 (each is a choice of its own)
             map ends before it does. An asynchronous source lives in one task from its first item to its closing.
         limit: the most calls alive at once, 1 or more; or a :class:`~loopwright.Semaphore` or any other object with
             ``acquire`` and ``release``, which may be shared with other code: a permit is held for the length of a call.
+            An :class:`~loopwright.AdaptiveLimit` is told how long each call took and what it raised.
+        batch: ``fn`` is called with lists of that many items (the last one may be shorter) and gives as many results,
+            in their order. ``limit`` counts batches then; results, errors and progress are about items all the same.
+        on: a :class:`concurrent.futures.Executor`: ``fn`` is a plain function and runs there, in a thread, a process,
+            or on a cluster (Dask's ``client.get_executor()``, :class:`loopwright.integrations.ray.RayExecutor`). The
+            executor is not shut down.
+        idempotent: (``on``) whether a call may run twice. True: a call whose worker was lost is sent again, up to three
+            times, and by the engine itself if it does that. False: each runs at most once.
         ordered: (iterator form) results in the order of the items; False: as they finish. A list is always in the
             order of the items.
         errors: ``"raise"``: the first error ends the map with a :class:`MapError`. ``"return"``: an exception takes
@@ -155,6 +269,7 @@ def amap(  # noqa: PLR0913 (each is a choice of its own)
     Raises:
         MapError: (awaited or iterated) a call failed, or the source, the limiter or ``progress`` did. Every other call
             has been cancelled and awaited, the source is closed, and ``results`` holds what was finished.
+        WorkerLost: (in the ``MapError``; ``on``) the worker of a call was lost, and the call was not sent again.
         TypeError, ValueError: an argument is no good; at once.
 
     A cancel of the caller cancels every call, waits for them all and for the closing of the source, however often it
@@ -163,10 +278,15 @@ def amap(  # noqa: PLR0913 (each is a choice of its own)
     raises it although nobody cancelled it has failed, with :class:`~loopwright.CallCancelled`. ``KeyboardInterrupt``
     and ``SystemExit`` from a call end the map the same way and are re-raised bare.
 
+    Elsewhere a call cannot be cut short: those that an executor has not started are withdrawn, those that run are left
+    alone and their results dropped (Ray's are interrupted).
+
     Calls start in the order of the items. The bounded window is Kotlin's ``flatMapMerge(concurrency)`` and the group
     rules those of :class:`asyncio.TaskGroup`.
     """
-    return AsyncMap(fn, items, limit, ordered, errors, isolate, progress)
+    if on is None and batch is None:
+        return AsyncMap(fn, items, limit, ordered, errors, isolate, progress)
+    return _Elsewhere(fn, items, limit, ordered, errors, isolate, progress, batch=batch, on=on, idempotent=idempotent)
 
 
 class AsyncMap(Generic[R]):
@@ -293,19 +413,17 @@ class AsyncMap(Generic[R]):
 
     # --------------------------------------------------------------------------------------------- both of them
 
+    def _iterate(self) -> Any:
+        return aiter(self._items) if isinstance(self._items, AsyncIterable) else iter(self._items)
+
     def _begin(self, state: Literal["list", "iterator"], delivery: str) -> _Window[R]:
         if self._state != "new":
             raise RuntimeError(f"{self._name} was used already: call amap again for another run")
         loop = asyncio.get_running_loop()
         self._state = state
         self._context = contextvars.copy_context()
-        source: Any
-        if isinstance(self._items, AsyncIterable):
-            source = aiter(self._items)
-            plain = None
-        else:
-            source = iter(self._items)
-            plain = source if self._limiter is None else None
+        source = self._iterate()
+        plain = source if self._limiter is None and isinstance(source, Iterator) else None
         self._source = source
         parent = asyncio.current_task() if _ADD_EDGE is not None else None
         window: _Window[R] = _Window(
@@ -322,7 +440,7 @@ class AsyncMap(Generic[R]):
             adapt=functools.partial(_adapt, self._name),
             name=self._name,
             edges=None if parent is None else (parent, _ADD_EDGE, _DISCARD_EDGE),
-            release=None if self._limiter is None else self._limiter.release,
+            release=None if self._limiter is None else _release(self._limiter),
             progress=self._reporter(),
             coroutine_type=types.CoroutineType,
         )
@@ -345,6 +463,8 @@ class AsyncMap(Generic[R]):
         self._reading = True
         source = self._source
         permit = False
+        learner: Any = limiter if _learns(limiter) else None
+        begun: Any = None
         try:
             while True:
                 while not window.pull():
@@ -359,8 +479,10 @@ class AsyncMap(Generic[R]):
                 except (StopIteration, StopAsyncIteration):
                     window.exhausted()
                     return
-                permit = not window.start(item)
-                item = None
+                if learner is not None:
+                    begun = learner.begin()
+                permit = not window.start(item, begun)
+                item = begun = None
         except asyncio.CancelledError as error:
             if window.stopped:
                 raise
@@ -369,8 +491,8 @@ class AsyncMap(Generic[R]):
             window.fail(error)
         finally:
             try:
-                if permit and limiter is not None:
-                    limiter.release()
+                if permit:
+                    _give_back(limiter, begun)
                 await _close(source, source is not self._items)
             except BaseException as error:
                 window.fail(error)
@@ -472,6 +594,192 @@ class AsyncMap(Generic[R]):
     def __del__(self) -> None:
         if self._state == "new":
             warnings.warn(f"{self._name} was never awaited", RuntimeWarning, stacklevel=1, source=self)
+
+
+class _Elsewhere(AsyncMap[R]):
+    """``amap`` with ``batch`` or ``on``: another function, other items, the results made flat again."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 (amap's arguments)
+        self,
+        fn: Callable[[Any], Any],
+        items: Iterable[Any] | AsyncIterable[Any],
+        limit: int | Limiter,
+        ordered: bool,
+        errors: Errors,
+        isolate: bool,
+        progress: bool | Progress | None,
+        *,
+        batch: int | None,
+        on: concurrent.futures.Executor | None,
+        idempotent: bool,
+    ) -> None:
+        self._state = "over"  # until the arguments are known to be good
+        self._adapter: Any = None
+        self._size = None if batch is None else _size(batch)
+        self._taken: deque[R] = deque()
+        self._pulled = 0
+        name = f"amap({_name(fn)})"
+        call = fn
+        if on is not None:
+            if not callable(getattr(on, "submit", None)):
+                raise TypeError(f"amap(on=...) must be a concurrent.futures.Executor, got {on!r}")
+            if inspect.iscoroutinefunction(fn):
+                raise TypeError(f"{name}: on= runs plain functions, and this is an `async def`: leave on= out")
+            from loopwright import _executors  # noqa: PLC0415 (only where it is used)
+
+            self._adapter = _executors.adapt(on, idempotent)
+            call = _executors.calls(self._adapter, fn, idempotent, name) if callable(fn) else fn
+        if self._size is not None and callable(fn):
+            call = _checked(call, name)
+        super().__init__(call, items, limit, ordered, errors, isolate, progress, name=name)
+
+    async def _prepare(self) -> None:
+        if self._adapter is not None and self._state == "new":
+            try:
+                await asyncio.to_thread(self._adapter.prepare)
+            except BaseException:
+                self._state = "over"
+                raise
+
+    async def _collect(self) -> list[R]:
+        await self._prepare()
+        results = await super()._collect()
+        return results if self._size is None else [one for n, some in enumerate(results) for one in self._flat(n, some)]
+
+    async def __aenter__(self) -> AsyncIterator[R]:
+        await self._prepare()
+        return await super().__aenter__()
+
+    async def __anext__(self) -> R:
+        if self._size is None:
+            return await super().__anext__()
+        while not self._taken:
+            some = await super().__anext__()
+            self._taken.extend(self._flat(0, some))
+        return self._taken.popleft()
+
+    def _iterate(self) -> Any:
+        source = super()._iterate()
+        if self._size is None:
+            return source
+        chunks = _Chunks if isinstance(source, Iterator) else _AsyncChunks
+        return chunks(self, source, source is not self._items)
+
+    def _flat(self, number: int, some: Any) -> Any:
+        """The results of one batch; an exception is that of each of its items."""
+        assert self._size is not None
+        if not isinstance(some, Exception):
+            return some
+        failed: list[Any] = [some]
+        return failed * min(self._size, self._pulled - number * self._size)
+
+    def _failure(self, window: _Window[R]) -> MapError:
+        error = super()._failure(window)
+        if self._size is None:
+            return error
+        results: dict[int, Any] = {}
+        failed: dict[int, Exception] = {}
+        for number, some in error.results.items():
+            results.update(enumerate(self._flat(number, some), number * self._size))
+        for number, exception in error.failed.items():
+            first = number * self._size
+            failed.update(dict.fromkeys(range(first, min(first + self._size, self._pulled)), exception))
+        return MapError(error.message, error.exceptions, results=results, failed=failed)
+
+    def _reporter(self) -> tuple[Progress, int | None] | None:
+        reporter = super()._reporter()
+        if reporter is None or self._size is None:
+            return reporter
+        report, size = reporter[0], self._size
+        # Only the last batch may be shorter.
+        return (lambda done, total: report(min(done * size, self._pulled), total)), reporter[1]
+
+
+def _checked(call: Callable[[list[Any]], Awaitable[Sequence[R]]], name: str) -> Callable[[list[Any]], Any]:
+    async def batch(items: list[Any]) -> list[R]:
+        made = call(items)
+        if not inspect.isawaitable(made):
+            raise TypeError(f"{name}: the function gave {made!r}, which cannot be awaited: is it an `async def`?")
+        results = list(await made)
+        if len(results) != len(items):
+            raise ValueError(
+                f"{name}: the function gave {len(results)} results for a batch of {len(items)} items; give one for "
+                "each, in the order of the items"
+            )
+        return results
+
+    return batch
+
+
+class _Chunks:
+    """Lists of items. Not a generator: one that was never started would not close its source."""
+
+    def __init__(self, mapped: _Elsewhere[Any], source: Iterator[Any], made_here: bool) -> None:
+        self._mapped, self._source, self._made_here = mapped, source, made_here
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> list[Any]:
+        chunk = list(itertools.islice(self._source, self._mapped._size))
+        if not chunk:
+            raise StopIteration
+        self._mapped._pulled += len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        _close_plain(self._source, self._made_here)
+
+
+class _AsyncChunks:
+    """The same of an asynchronous source. A batch is full, or the last one: it waits for its items."""
+
+    def __init__(self, mapped: _Elsewhere[Any], source: AsyncIterator[Any], made_here: bool) -> None:
+        self._mapped, self._source, self._made_here = mapped, source, made_here
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Any]:
+        chunk: list[Any] = []
+        assert self._mapped._size is not None
+        while len(chunk) < self._mapped._size:
+            try:
+                chunk.append(await anext(self._source))
+            except StopAsyncIteration:
+                break
+        if not chunk:
+            raise StopAsyncIteration
+        self._mapped._pulled += len(chunk)
+        return chunk
+
+    async def aclose(self) -> None:
+        await _close(self._source, self._made_here)
+
+
+def _size(batch: object) -> int:
+    if isinstance(batch, bool) or not hasattr(batch, "__index__"):
+        raise TypeError(f"amap(batch=...) must be an int, got {batch!r}: pass how many items a call is given")
+    if operator.index(batch) < 1:
+        raise ValueError(f"amap(batch=...) must be 1 or more, got {batch}: leave it out for one item at a time")
+    return operator.index(batch)
+
+
+def _release(limiter: Limiter) -> Callable[..., Any]:
+    end: Callable[..., Any] | None = getattr(limiter, "end", None) if _learns(limiter) else None
+    return limiter.release if end is None else end
+
+
+def _give_back(limiter: Any, begun: Any) -> None:
+    """The permit of a call that never was: nothing to learn from."""
+    if _learns(limiter):
+        limiter.end(limiter.begin() if begun is None else begun, asyncio.CancelledError())
+    else:
+        limiter.release()
+
+
+def _learns(limiter: Limiter | None) -> bool:
+    return callable(getattr(limiter, "begin", None)) and callable(getattr(limiter, "end", None))
 
 
 def _limit(limit: int | Limiter) -> tuple[int | None, Limiter | None]:

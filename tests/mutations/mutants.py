@@ -13,6 +13,8 @@ LIMITS = (
 QUEUE = ("tests/test_queue.py", "promise_6 or overtake")
 MAP = ("tests/test_mapping.py", "sweep or random_cancels")
 KEYED = ("tests/test_keyed.py", "in_use or refers or keeps_it or come_back")
+ADAPTIVE = ("tests/test_adaptive_limit.py", "amap_tells or waits_for_an_item or overload_makes")
+BATCH = ("tests/test_batcher.py", "harms_no_other")
 MONITORING = ("tests/test_monitoring.py", "told or hides_nobody")
 PROCESS = ("tests/test_processes.py", "hold_nothing or tail_is_kept or comes_in_pieces")
 RETRY = ("tests/test_retry.py", "promise_9 and not cancel")
@@ -301,5 +303,33 @@ MUTANTS = [
         "Some(before) => before.next = entry.next,",
         "Some(before) => before.next = NONE,",
         MONITORING,
+    ),
+    Mutant(
+        "adaptive: the delay without a queue is the first one seen",
+        "crates/core/src/adaptive.rs",
+        "            Phase::SlowStart => self.drain(limit, mean),",
+        "            Phase::SlowStart => self.phase = Phase::Steady,",
+        ADAPTIVE,
+    ),
+    Mutant(
+        "adaptive: a limit that is not reached grows",
+        "crates/core/src/adaptive.rs",
+        "        let full = self.peak >= usize::try_from(self.limit()).unwrap_or(usize::MAX);",
+        "        let full = self.peak <= usize::try_from(self.limit()).unwrap_or(usize::MAX);",
+        ADAPTIVE,
+    ),
+    Mutant(
+        "adaptive: every call of one overload makes it smaller",
+        "crates/core/src/adaptive.rs",
+        "                self.set(self.limit * self.config.backoff);\n                return;",
+        "                self.limit *= self.config.backoff;\n                return;",
+        ADAPTIVE,
+    ),
+    Mutant(
+        "batch: a withdrawn request stays",
+        "crates/core/src/batch.rs",
+        "            Ok(place) => self.waiting.remove(place).is_some(),",
+        "            Ok(place) => self.waiting.get(place).is_some(),",
+        BATCH,
     ),
 ]

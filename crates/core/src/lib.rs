@@ -9,6 +9,8 @@
 //! stores it and hands it back, exactly once.
 #![forbid(unsafe_code)]
 
+pub mod adaptive;
+pub mod batch;
 pub mod breaker;
 pub mod deadlines;
 pub mod event;

@@ -5,10 +5,12 @@
 //! `hub` runs them, all of one turn in one go. Only `aio`, `async_method`, `awaitable`,
 //! `descriptor`, `gil` and `watchdog` have `unsafe` in them.
 
+mod adaptive_limit;
 mod aio;
 mod args;
 mod async_method;
 mod awaitable;
+mod batch;
 mod bound;
 mod breaker;
 mod cancel_token;
@@ -53,7 +55,11 @@ mod _loopwright {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use crate::adaptive_limit::AdaptiveLimit;
+    #[pymodule_export]
     use crate::aio::{forget_cached_hub, use_private};
+    #[pymodule_export]
+    use crate::batch::Batch;
     #[pymodule_export]
     use crate::bound::{Bind, Fields, bound, unbind};
     #[pymodule_export]
@@ -131,6 +137,7 @@ mod _loopwright {
         crate::awaitable::install_fast_with::<crate::rate_limiter::RateLimiter>(py)?;
         crate::awaitable::install_entered(&crate::lease::Lease::spent(py)?)?;
         crate::awaitable::cache_async_with::<crate::permits::Permits>(py)?;
+        crate::async_method::mark::<crate::adaptive_limit::AdaptiveLimit>(py, &["acquire"])?;
         crate::async_method::mark::<crate::semaphore::Semaphore>(py, &["acquire"])?;
         crate::async_method::mark::<crate::lock::Lock>(py, &["acquire"])?;
         crate::async_method::mark::<crate::rate_limiter::RateLimiter>(py, &["acquire"])?;

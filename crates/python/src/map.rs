@@ -9,6 +9,8 @@
 //! The state of a window is borrowed for moments only: while it is, nothing of Python's is called and no reference is
 //! dropped.
 
+use std::collections::HashMap;
+
 use loopwright_core::map::{Delivery, Map, Taken};
 use pyo3::PyTraverseError;
 use pyo3::PyVisit;
@@ -48,7 +50,7 @@ struct Wiring {
     name: Object,
     /// The task that awaits the calls, `future_add_to_awaited_by` and `future_discard_from_awaited_by` (3.14+).
     edges: Option<(Object, Object, Object)>,
-    /// `release` of the limiter that bounds this window from outside.
+    /// `release` of the limiter that bounds this window from outside; or, of one that learns, `end`.
     release: Option<Object>,
     progress: Option<(Object, Object)>,
     coroutine_type: Py<PyType>,
@@ -85,6 +87,8 @@ struct State {
     reader_closes: bool,
     /// Tasks that have not ended.
     alive: usize,
+    /// What `begin` of a limiter that learns gave for the calls that run, by their index.
+    begun: HashMap<usize, Object>,
     /// Who awaits the map, and the reader when it waits for room.
     waiter: Option<Object>,
     room: Option<Object>,
@@ -152,7 +156,7 @@ impl Window {
         while this.pull(py) {
             match source.next() {
                 Some(Ok(item)) => {
-                    Self::begin(slf, item)?;
+                    Self::begin(slf, item, None)?;
                 }
                 Some(Err(error)) => this.broke(py, error, None)?,
                 None => this.close(py)?,
@@ -162,11 +166,14 @@ impl Window {
     }
 
     /// The call of a pulled item starts, in a lane. False: the map was stopped meanwhile, the item is nobody's.
-    fn begin(slf: &Bound<'_, Self>, item: Bound<'_, PyAny>) -> PyResult<bool> {
+    fn begin(slf: &Bound<'_, Self>, item: Bound<'_, PyAny>, begun: Option<Object>) -> PyResult<bool> {
         let (py, this) = (slf.py(), slf.get());
         let (id, index, handle, waiter) = {
             let mut state = this.state(py);
             let Some(index) = state.pulled() else { return Ok(false) };
+            if let Some(begun) = begun {
+                state.begun.insert(index, begun);
+            }
             let id = match state.idle.pop() {
                 Some(id) => id,
                 None => {
@@ -267,6 +274,8 @@ impl Window {
         outcome: Result<Object, Object>,
         lane: Option<usize>,
     ) -> PyResult<bool> {
+        let told = self.wiring.release.is_some() || self.wiring.progress.is_some();
+        let raised = outcome.as_ref().err().filter(|_| told).map(|error| error.clone_ref(py));
         let go_on = match outcome {
             Ok(result) => {
                 self.state(py).finished(index, result);
@@ -274,8 +283,8 @@ impl Window {
             }
             Err(error) => self.settle_error(py, index, error, lane)?,
         };
-        if self.wiring.release.is_some() || self.wiring.progress.is_some() {
-            self.tell(py, lane)?;
+        if told {
+            self.tell(py, index, raised, lane)?;
         }
         Ok(go_on)
     }
@@ -330,11 +339,16 @@ impl Window {
     }
 
     /// Tells the limiter and the progress callback that a call ended.
-    fn tell(&self, py: Python<'_>, lane: Option<usize>) -> PyResult<()> {
-        if let Some(release) = &self.wiring.release
-            && let Err(error) = release.bind(py).call0()
-        {
-            self.broke(py, error, lane)?;
+    fn tell(&self, py: Python<'_>, index: usize, raised: Option<Object>, lane: Option<usize>) -> PyResult<()> {
+        if let Some(release) = &self.wiring.release {
+            let begun = self.state(py).begun.remove(&index);
+            let released = match begun {
+                Some(begun) => release.bind(py).call1((begun, raised)),
+                None => release.bind(py).call0(),
+            };
+            if let Err(error) = released {
+                self.broke(py, error, lane)?;
+            }
         }
         if let Some((progress, total)) = &self.wiring.progress {
             let done = self.state(py).machine.done();
@@ -534,6 +548,7 @@ impl Window {
             reader: None,
             reader_closes: false,
             alive: 0,
+            begun: HashMap::new(),
             waiter: None,
             room: None,
             errors: Vec::new(),
@@ -596,9 +611,11 @@ impl Window {
         Ok(future)
     }
 
-    /// The item that was pulled: its call starts. False: the map was stopped meanwhile.
-    fn start(slf: &Bound<'_, Self>, item: Bound<'_, PyAny>) -> PyResult<bool> {
-        Self::begin(slf, item)
+    /// The item that was pulled: its call starts. False: the map was stopped meanwhile. `begun` is for the `end` of a
+    /// limiter that learns.
+    #[pyo3(signature = (item, begun = None))]
+    fn start(slf: &Bound<'_, Self>, item: Bound<'_, PyAny>, begun: Option<Object>) -> PyResult<bool> {
+        Self::begin(slf, item, begun)
     }
 
     /// The source ended. From now on the reader is not cancelled: it closes the source.
@@ -734,6 +751,7 @@ impl Window {
             for object in [&state.reader, &state.waiter, &state.room, &state.fatal] {
                 visit.call(object)?;
             }
+            state.begun.values().try_for_each(|begun| visit.call(begun))?;
             state.errors.iter().try_for_each(|(_, error)| visit.call(error))
         })
     }
@@ -752,6 +770,7 @@ impl State {
             std::mem::take(&mut self.lanes),
             [self.reader.take(), self.waiter.take(), self.room.take(), self.fatal.take()],
             (std::mem::take(&mut self.errors), self.machine.leftovers().collect::<Vec<_>>()),
+            std::mem::take(&mut self.begun),
         )
     }
 }
@@ -790,12 +809,12 @@ impl Lane {
         let window = this.window.get();
         let plain = window.wiring.source.is_some();
         let told = window.wiring.release.is_some() || window.wiring.progress.is_some();
-        let (due, pulls) = {
+        let (index, due, pulls) = {
             let mut state = window.state(py);
             let index = state.lanes[this.id].index.take();
             let Some(index) = index else { return Ok(slf.as_any().clone()) };
             state.finished(index, result);
-            (state.due(), plain && !told && state.machine.pull())
+            (index, state.due(), plain && !told && state.machine.pull())
         };
         for future in due.into_iter().flatten() {
             resolve(future.bind(py))?;
@@ -804,7 +823,7 @@ impl Lane {
             return this.drawn(slf);
         }
         if told {
-            window.tell(py, Some(this.id))?;
+            window.tell(py, index, None, Some(this.id))?;
         }
         Self::draw(slf)
     }

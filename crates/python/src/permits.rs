@@ -1,5 +1,7 @@
-//! Permits: what Semaphore, BoundedSemaphore and Lock have in common. The machine is `loopwright_core::semaphore`.
+//! Permits: what Semaphore, BoundedSemaphore, Lock and AdaptiveLimit have in common. The machine is
+//! `loopwright_core::semaphore`; beside it, for the last of them, is what learns the limit.
 
+use loopwright_core::adaptive::{Adaptive, Begun, Outcome};
 use loopwright_core::semaphore::{Acquired, Semaphore as Machine};
 use loopwright_core::waiters::Ticket;
 use pyo3::PyTraverseError;
@@ -7,15 +9,19 @@ use pyo3::PyVisit;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::aio;
 use crate::args;
 use crate::awaitable::{self, Cached, CachesMethods, FastWith, Ready, SlowWith, Which};
 use crate::gil::{self, GilCell, GilRef};
 use crate::hub::{Binding, Hub, Origin};
 use crate::op::{self, Enlisted, Kind, Op, Operation, Resumed, Value, Waker};
+use crate::timers;
 
 /// What an object with permits is called, and the names of its operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
+    /// `AdaptiveLimit`
+    Adaptive,
     /// `Semaphore`
     Semaphore,
     /// `BoundedSemaphore`
@@ -27,6 +33,7 @@ pub enum Flavour {
 impl Flavour {
     fn name(self) -> &'static str {
         match self {
+            Self::Adaptive => "AdaptiveLimit",
             Self::Semaphore => "Semaphore",
             Self::Bounded => "BoundedSemaphore",
             Self::Lock => "Lock",
@@ -35,6 +42,7 @@ impl Flavour {
 
     fn acquire(self) -> &'static str {
         match self {
+            Self::Adaptive => "AdaptiveLimit.acquire",
             Self::Semaphore => "Semaphore.acquire",
             Self::Bounded => "BoundedSemaphore.acquire",
             Self::Lock => "Lock.acquire",
@@ -42,7 +50,15 @@ impl Flavour {
     }
 }
 
-/// The common base of Semaphore, BoundedSemaphore and Lock.
+/// What finds the limit, of permits that do.
+pub struct Learning {
+    pub machine: Adaptive,
+    /// The exceptions, a type or a tuple of types, by which a server says that it has too much to do.
+    pub overload: Py<PyAny>,
+    pub name: Option<Py<PyAny>>,
+}
+
+/// The common base of Semaphore, BoundedSemaphore, Lock and AdaptiveLimit.
 #[pyclass(module = "loopwright._loopwright", name = "_Permits", frozen, subclass, weakref)]
 pub struct Permits(GilCell<State>);
 
@@ -50,8 +66,9 @@ pub struct Permits(GilCell<State>);
 pub struct State {
     pub machine: Machine<Waker>,
     pub flavour: Flavour,
-    /// The most permits there can be (BoundedSemaphore, Lock).
+    /// The most permits there can be (BoundedSemaphore, Lock), or the most right now (AdaptiveLimit).
     pub limit: Option<i64>,
+    pub learning: Option<Box<Learning>>,
     /// The permits at the beginning.
     initial: i64,
     /// Acquires so far, and how many of them had to wait.
@@ -95,10 +112,73 @@ impl Permits {
         if wakes.is_empty() { Ok(()) } else { op::wake(slf.py(), wakes, Origin::Loop) }
     }
 
+    /// Takes `n` permits if that needs no waiting and overtakes nobody.
+    #[inline]
+    fn take(slf: &Bound<'_, Self>, n: u64) -> bool {
+        let mut permits = Self::state(slf);
+        let taken = permits.take(n);
+        let learns = permits.learning.is_some();
+        drop(permits);
+        if taken && learns {
+            Self::begun(slf);
+        }
+        taken
+    }
+
+    /// A call begins, with the permit that was just taken.
+    #[cold]
+    fn begun(slf: &Bound<'_, Self>) {
+        let now = clock(slf.py());
+        if let Some(learning) = &mut Self::state(slf).learning {
+            learning.machine.begin(now);
+        }
+    }
+
+    /// (AdaptiveLimit) A call gives its permit back: what it raised, and when it began if that is known.
+    ///
+    /// # Errors
+    /// As [`give_back`](Self::give_back); what `isinstance` raises.
+    pub fn learn(slf: &Bound<'_, Self>, begun: Option<Begun>, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = slf.py();
+        let now = clock(py);
+        let overload = Self::state(slf).learning.as_ref().map(|learning| learning.overload.clone_ref(py));
+        let outcome = match (error, overload) {
+            (None, _) => Outcome::Served,
+            (Some(error), Some(overload)) if error.is_instance(overload.bind(py))? => Outcome::Overload,
+            _ => Outcome::Ignored,
+        };
+        let (resized, freed) = {
+            let mut guard = Self::state(slf);
+            let permits = &mut *guard;
+            if let Some(limit) = permits.limit {
+                permits.check_release(1, limit)?;
+            }
+            let mut delta = 0;
+            if let (Some(learning), Some(limit)) = (&mut permits.learning, &mut permits.limit) {
+                match begun {
+                    Some(begun) => learning.machine.ended_of(begun, now, outcome),
+                    None => learning.machine.ended(now, outcome),
+                }
+                delta = i64::from(learning.machine.limit()) - *limit;
+                *limit += delta;
+            }
+            let resized = permits.machine.resize(delta); // first: a permit too many must not be handed on
+            (resized, permits.machine.release(1))
+        };
+        op::wake(py, resized, Origin::Loop)?;
+        op::wake(py, freed, Origin::Loop)
+    }
+
+    /// (AdaptiveLimit) The call that took its permit last begins only now.
+    pub fn begin_anew(slf: &Bound<'_, Self>) -> Option<Begun> {
+        let now = clock(slf.py());
+        Self::state(slf).learning.as_mut().map(|learning| learning.machine.begin_anew(now))
+    }
+
     /// `async with`'s first half: the shared ready object when the way is free.
     #[inline]
     fn enter(slf: &Bound<'_, Self>, n: u64) -> PyResult<Py<PyAny>> {
-        if Self::state(slf).take(n) {
+        if Self::take(slf, n) {
             return Ok(Ready::get(slf.py()).into_any());
         }
         Ok(Acquire::op(slf, n, false)?.into_any())
@@ -133,6 +213,7 @@ impl State {
             machine: Machine::new(permits, fair),
             flavour,
             limit,
+            learning: None,
             initial: permits,
             acquired: 0,
             waited: 0,
@@ -167,7 +248,8 @@ impl State {
         Err(match self.flavour {
             Flavour::Lock => pyo3::exceptions::PyRuntimeError::new_err("Lock is not acquired: nothing to release"),
             _ => PyValueError::new_err(format!(
-                "BoundedSemaphore released too many times: release(n={n}) while {} of {limit} permits are out",
+                "{} released too many times: release(n={n}) while {} of {limit} permits are out",
+                self.flavour.name(),
                 out.max(0)
             )),
         })
@@ -178,7 +260,7 @@ impl State {
         if self.flavour != Flavour::Lock {
             extras += &format!(", value:{}", self.machine.available());
         }
-        if let (Flavour::Bounded, Some(limit)) = (self.flavour, self.limit) {
+        if let (Flavour::Adaptive | Flavour::Bounded, Some(limit)) = (self.flavour, self.limit) {
             extras += &format!(", limit:{limit}");
         }
         if self.machine.waiting() > 0 {
@@ -191,14 +273,16 @@ impl State {
 impl FastWith for Permits {
     #[inline]
     fn try_enter(&self, py: Python<'_>) -> bool {
-        self.0.borrow(py).take(1)
+        let mut permits = self.0.borrow(py);
+        permits.learning.is_none() && permits.take(1) // a clock may have to be asked
     }
 
     #[inline]
     fn try_exit(&self, py: Python<'_>, _failed: bool) -> bool {
         let mut permits = self.0.borrow(py);
         let permits = &mut *permits;
-        let minds = permits.limit.is_some_and(|limit| permits.machine.available() >= limit);
+        let minds =
+            permits.learning.is_some() || permits.limit.is_some_and(|limit| permits.machine.available() >= limit);
         // Whoever waits is served on the slow way: that calls into the loop.
         !minds && permits.machine.waiting() == 0 && permits.machine.release(1).is_empty()
     }
@@ -245,6 +329,9 @@ impl Permits {
     fn is_quiescent(&self, py: Python<'_>) -> bool {
         let permits = self.0.borrow(py);
         let machine = &permits.machine;
+        if permits.learning.is_some() {
+            return permits.limit == Some(machine.available()) && machine.waiting() == 0;
+        }
         let as_it_was = permits.limit.is_none_or(|limit| limit == permits.initial);
         as_it_was && machine.available() == permits.initial && machine.waiting() == 0
     }
@@ -256,10 +343,15 @@ impl Permits {
     fn __aexit__(
         slf: &Bound<'_, Self>,
         _kind: &Bound<'_, PyAny>,
-        _error: &Bound<'_, PyAny>,
+        error: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
     ) -> PyResult<Py<Ready>> {
-        Self::give_back(slf, 1)?;
+        let learns = Self::state(slf).learning.is_some();
+        if learns {
+            Self::learn(slf, None, (!error.is_none()).then_some(error))?;
+        } else {
+            Self::give_back(slf, 1)?;
+        }
         Ok(Ready::get(slf.py()))
     }
 
@@ -278,6 +370,10 @@ impl Permits {
         self.0.traverse(&visit, |permits| {
             permits.machine.wakers().try_for_each(|waker| waker.traverse(&visit))?;
             permits.cached.iter().flatten().try_for_each(|bound| visit.call(bound))?;
+            if let Some(learning) = &permits.learning {
+                visit.call(&learning.overload)?;
+                visit.call(&learning.name)?;
+            }
             permits.binding.traverse(&visit)
         })
     }
@@ -331,20 +427,21 @@ impl Operation for Acquire {
     }
 
     fn at_once(&mut self, py: Python<'_>) -> Option<Value> {
-        self.permits.get().0.borrow(py).take(self.n).then(|| self.answer(py))
+        let mut permits = self.permits.get().0.borrow(py);
+        (permits.learning.is_none() && permits.take(self.n)).then(|| self.answer(py))
     }
 
     fn attempt(&mut self, py: Python<'_>) -> PyResult<Option<Value>> {
-        let taken = Permits::state(self.permits.bind(py)).take(self.n);
+        let taken = Permits::take(self.permits.bind(py), self.n);
         Ok(taken.then(|| self.answer(py)))
     }
 
     fn enlist(&mut self, hub: &Bound<'_, Hub>, waker: Waker) -> PyResult<Enlisted> {
         let py = hub.py();
-        let mut guard = Permits::state(self.permits.bind(py));
-        if guard.take(self.n) {
+        if Permits::take(self.permits.bind(py), self.n) {
             return Ok(Enlisted::Done(self.answer(py)));
         }
+        let mut guard = Permits::state(self.permits.bind(py));
         let permits = &mut *guard;
         permits.binding.claim(hub, permits.machine.waiting(), permits.flavour.name())?;
         permits.waited += 1;
@@ -362,8 +459,12 @@ impl Operation for Acquire {
         permits.acquired += 1;
         let waiting = permits.machine.waiting();
         let unbound = permits.binding.release(waiting);
+        let learns = permits.learning.is_some();
         drop(permits);
         drop(unbound);
+        if learns {
+            Permits::begun(self.permits.bind(py));
+        }
         Ok(Resumed::Done(self.answer(py)))
     }
 
@@ -444,7 +545,11 @@ impl Permit {
 /// As [`args::permits`], and `ValueError` when there will never be that many.
 pub fn try_acquire(slf: &Bound<'_, Permits>, n: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
     let n = args::permits(n, "n")?;
-    let mut permits = Permits::state(slf);
-    permits.check_reachable(n)?;
-    Ok(permits.take(n))
+    Permits::state(slf).check_reachable(n)?;
+    Ok(Permits::take(slf, n))
+}
+
+/// The running loop's time, or the system's where none runs.
+fn clock(py: Python<'_>) -> f64 {
+    aio::hub(py).and_then(|hub| Hub::now(hub.bind(py))).unwrap_or_else(|_| timers::coarse())
 }
