@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import debian
 import pytest
 from support import loops, requires
@@ -28,7 +29,17 @@ from support.loops import PLAIN, Cell
 from support.servers import HOST, Redis, free_port
 
 import loopwright
-from loopwright import BreakerOpen, LeaseLost, LimitUnavailable, LoopMismatch, RateLimitExceeded, timeout
+from loopwright import (
+    BreakerOpen,
+    LeaseLost,
+    LimitUnavailable,
+    LoopMismatch,
+    RateLimitExceeded,
+    amap,
+    resilient,
+    timeout,
+)
+from loopwright.integrations import _redis_shared
 from loopwright.integrations import redis as shared
 from loopwright.integrations._redis_limits import Lease
 
@@ -217,6 +228,27 @@ def test_semaphore_script_does_what_the_naive_books_do(seed: int, redis_server: 
         heard = [id for name in ("client0", "client1", "client2") for id in books.rung(name)]
         assert sorted(heard) == sorted(naive.woken)
         naive.woken.clear()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("if taken + n > limit then break end", "if taken + n > limit + 1 then break end"),
+        ("if not head and taken + n <= limit then", "if taken + n <= limit then"),
+        ("if is == HELD then taken = taken - n else", "if is == HELD then else"),
+        ("local head = redis.call('ZRANGE', line, 0, 0)[1]", "local head = redis.call('ZRANGE', line, -1, -1)[1]"),
+        ("'-inf', text(now))) do leave(id) end", "'-inf', text(now))) do redis.call('ZREM', alive, id) end"),
+    ],
+)
+def test_a_hand_broken_script_is_noticed(
+    right: str, wrong: str, redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = shared.Semaphore.script
+    assert script.text.count(right) == 1
+    monkeypatch.setattr(script, "text", script.text.replace(right, wrong))
+    with pytest.raises(AssertionError):
+        for seed in range(20):
+            test_semaphore_script_does_what_the_naive_books_do(seed, redis_server)
 
 
 def test_permits_of_who_does_not_renew_are_somebody_elses_when_the_lease_ends(redis_server: Redis) -> None:
@@ -491,7 +523,7 @@ def test_random_cancels_lose_no_permit(seed: int, redis_server: Redis) -> None:
 
 def test_a_lease_is_renewed_for_as_long_as_it_is_held(redis_server: Redis) -> None:
     async def main(redis: Any) -> None:
-        lock = shared.Lock(redis=redis, name=fresh(), lease=3.0)
+        lock = shared.Lock(redis=redis, name=fresh(), lease=9.0)
         async with lock as lease:
             alive = lock._keys[0]
             first = await redis.zscore(alive, lease.id)
@@ -558,7 +590,6 @@ def test_a_waiter_that_the_server_forgot_stands_in_line_again(redis_server: Redi
         await until(lambda: two.waiting == 1)
         await redis.delete(*one._keys)
         assert await waiter
-        await two.release()
         await one.aclose()
         await two.aclose()
 
@@ -567,7 +598,7 @@ def test_a_waiter_that_the_server_forgot_stands_in_line_again(redis_server: Redi
 
 def test_a_bell_that_nobody_heard_is_made_up_for(redis_server: Redis) -> None:
     async def main(redis: Any) -> None:
-        semaphore = shared.Semaphore(1, redis=redis, name=fresh(), lease=3.0)
+        semaphore = shared.Semaphore(1, redis=redis, name=fresh(), lease=LONG)
         await semaphore.acquire()
         waiter = asyncio.create_task(semaphore.acquire())
         await until(lambda: semaphore.waiting == 1)
@@ -575,6 +606,8 @@ def test_a_bell_that_nobody_heard_is_made_up_for(redis_server: Redis) -> None:
         semaphore._ear.cancel()
         await asyncio.wait([semaphore._ear])
         await semaphore.release()
+        assert semaphore.waiting == 1
+        semaphore._ring()  # as a third of the lease later
         assert await waiter
         await semaphore.aclose()
         await at_rest(semaphore)
@@ -635,6 +668,55 @@ def test_our_own_connection_pool_will_do(redis_server: Redis) -> None:
         await redis.aclose()
 
     loops.run(main)
+
+
+def test_it_limits_whatever_a_semaphore_limits(redis_server: Redis) -> None:
+    async def main(redis: Any) -> None:
+        semaphore = shared.Semaphore(2, redis=redis, name=fresh(), lease=LONG)
+        running = peak = 0
+
+        async def work(item: int) -> int:
+            nonlocal running, peak
+            running += 1
+            peak = max(peak, running)
+            await asyncio.sleep(0)
+            running -= 1
+            return item
+
+        assert await amap(work, range(10), limit=semaphore) == list(range(10))
+        assert peak <= 2
+        guards = {"redis": redis, "name": fresh()}
+        breaker, limiter = shared.CircuitBreaker(**guards), shared.RateLimiter(1, 1000, burst=1, **guards)
+        guarded = resilient(work, timeout=100, breaker=breaker, limiter=limiter)
+        assert await guarded(5) == 5
+        with pytest.raises(RateLimitExceeded):
+            await guarded(6)
+        assert (await breaker.fetch()).ignored == 1
+        await at_rest(semaphore)
+        await semaphore.aclose()
+        await breaker.aclose()
+
+    on(redis_server, main)
+
+
+def test_a_scope_that_cancels_again_and_again_stops_no_give_back(redis_server: Redis) -> None:
+    """anyio cancels whatever waits in a cancelled scope, the end of the block too."""
+
+    async def main(redis: Any) -> None:
+        semaphore = shared.Semaphore(1, redis=redis, name=fresh(), lease=LONG)
+        for inside in (True, False):
+            with anyio.CancelScope() as scope:
+                async with semaphore:
+                    if inside:
+                        scope.cancel()
+                        await asyncio.sleep(60)
+                    asyncio.get_running_loop().call_soon(scope.cancel)
+                    await semaphore.acquire()
+            assert scope.cancelled_caught
+            await at_rest(semaphore)
+        await semaphore.aclose()
+
+    on(redis_server, main)
 
 
 # RateLimiter
@@ -732,7 +814,7 @@ def test_closed_tells_who_is_in_when_the_lease_ends_or_the_data_are_gone(redis_s
 
 def test_open_lets_everybody_through_while_redis_is_gone_and_counts_them_after(redis_server: Redis) -> None:
     async def main(redis: Any) -> None:
-        semaphore = shared.Semaphore(1, redis=redis, name=fresh(), lease=1.0, reply_timeout=30, fail="open")
+        semaphore = shared.Semaphore(1, redis=redis, name=fresh(), lease=LONG, reply_timeout=30, fail="open")
         limiter = shared.RateLimiter(1, 1000, redis=redis, name=fresh(), reply_timeout=30, fail="open")
         await limiter.acquire()
         holder = await semaphore.acquire()
@@ -744,11 +826,14 @@ def test_open_lets_everybody_through_while_redis_is_gone_and_counts_them_after(r
             await limiter.acquire(1)
             assert await limiter.try_acquire()
         assert limiter.stats().let_through == 2 and semaphore.stats().let_through == 2
-        await asyncio.sleep(1.2)  # more than the lease
+        holder._ends = 0.0  # its lease is over
+        semaphore._ring()
+        await until(lambda: not semaphore._beating)
         assert not holder.lost.is_set()
         redis_server.start()
 
         async def adopted() -> bool:
+            semaphore._ring()
             with contextlib.suppress(LimitUnavailable):
                 return (await semaphore.fetch()).value == 0
             return False
@@ -763,7 +848,9 @@ def test_open_lets_everybody_through_while_redis_is_gone_and_counts_them_after(r
     on(redis_server, main)
 
 
-def test_a_silent_server_is_gone_after_the_reply_timeout(redis_server: Redis) -> None:
+def test_a_silent_server_is_gone_after_the_reply_timeout(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_redis_shared, "AGAIN", LONG)
+
     async def main(redis: Any) -> None:
         lock = shared.Lock(redis=redis, name=fresh(), lease=LONG, reply_timeout=0.2)
         limiter = shared.RateLimiter(1, redis=redis, name=fresh(), reply_timeout=0.2, fail="open")
@@ -895,7 +982,7 @@ def test_four_processes_of_fifty_tasks_never_exceed_the_rate(redis_server: Redis
 
 
 def test_a_process_that_is_killed_gives_its_permits_back_within_the_lease(redis_server: Redis) -> None:
-    name, lease = fresh("killed"), 1.5
+    name, lease = fresh("killed"), 5.0
 
     async def main(redis: Any) -> None:
         semaphore = shared.Semaphore(2, redis=redis, name=name, lease=lease)
@@ -1132,7 +1219,7 @@ def test_exactly_so_many_probes_are_in_flight_and_a_cancelled_one_gives_its_plac
 
         async def another() -> bool:
             tasks.append(asyncio.create_task(attempt(len(tasks))))
-            await asyncio.wait([tasks[-1]], timeout=0.01)
+            await until(lambda: tasks[-1].done() or inside == 2)
             return inside == 2
 
         await until(another)
