@@ -153,6 +153,9 @@ class Naive:
     def known(self, id: str) -> bool:
         return id in self.ends
 
+    def holds(self, now: float, id: str) -> bool:
+        return id in self.held and self.ends[id] > now
+
     def leave(self, id: str) -> None:
         self.held.pop(id, None)
         self.line = [entry for entry in self.line if entry[0] != id]
@@ -198,7 +201,7 @@ def test_semaphore_script_does_what_the_naive_books_do(seed: int, redis_server: 
     chance = random.Random(seed)
     limit = chance.randint(1, 5)
     books, naive = SemaphoreBooks(redis_server, limit), Naive(limit)
-    now, number, tokens = 1e15, 0, [0]
+    now, number, newest = 1e15, 0, 0
     ids: list[str] = []
     for _ in range(250):
         now += chance.choice([0, 1, 1000, LEASE // 3, LEASE // 2])
@@ -209,10 +212,11 @@ def test_semaphore_script_does_what_the_naive_books_do(seed: int, redis_server: 
             id = f"client{chance.randint(0, 2)}.{number}" if chance.random() < 0.9 or not ids else id
             ids.append(id)
             n, wait = chance.randint(1, limit), int(what == "acquire")
+            again = naive.holds(now, id)  # then it is answered again, and nothing is taken
             status, token, *rest = books.ask("acquire", now, id, n, wait)
             assert status == naive.acquire(now, id, n, wait)
-            assert status != 1 or token not in tokens
-            tokens += [token]
+            assert status != 1 or again or token > newest
+            newest = max(token, newest)
         elif what in ("release", "shrink"):
             kept = chance.randint(1, limit) if what == "shrink" else 0
             rest = books.ask("release", now, id, kept)[2:]
@@ -1080,8 +1084,13 @@ class NaiveBreaker:
                     self.go("open" if self.judge(now) else "closed", now)
 
 
-@pytest.mark.parametrize("seed", range(6 if not STRESS else 300))
-def test_breaker_script_does_what_the_naive_one_does(seed: int, redis_server: Redis) -> None:
+def test_breaker_script_does_what_the_naive_one_does(redis_server: Redis) -> None:
+    seen = {state for seed in range(6 if not STRESS else 300) for state in compare_breakers(seed, redis_server)}
+    assert seen == {"closed", "open", "half_open", "isolated"}
+
+
+def compare_breakers(seed: int, redis_server: Redis) -> set[str]:
+    """Random events to both; the states that there were."""
     chance = random.Random(seed)
     rate, slow_rate = chance.choice([0.3, 0.5, 1.0]), chance.choice([0, 0.5, 1.0])
     size, least, half_open = chance.randint(1, 12), chance.randint(1, 8), chance.randint(1, 4)
@@ -1127,7 +1136,7 @@ def test_breaker_script_does_what_the_naive_one_does(seed: int, redis_server: Re
         assert (calls, failures, slow) == (len(window), sum(o & 1 for o in window), sum(o >> 1 for o in window))
         seen.add(state)
     assert list(epochs.values()) == sorted(set(epochs.values()))
-    assert len(seen) > 2
+    return seen
 
 
 class Down(Exception):
