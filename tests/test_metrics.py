@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import importlib
 import json
+import logging
 import pkgutil
 import re
 import sys
@@ -26,16 +27,21 @@ from loopwright import (
     Event,
     Keyed,
     Lock,
+    LogHandler,
+    LogSink,
     Pool,
     PriorityQueue,
     Queue,
     Resources,
+    Retry,
     Semaphore,
     TaskGroup,
     _metrics,
     _trace,
     monitor,
     monitoring,
+    offload,
+    run_process,
     timed,
     timeout,
     watch,
@@ -477,7 +483,7 @@ def test_after_uninstrument_nothing_is_said(telemetry: Telemetry) -> None:
     assert "loopwright.semaphore.value" in telemetry.metrics()
     otel.LoopwrightInstrumentor().uninstrument()
     assert telemetry.metrics() == {}
-    assert (_trace.hook, _trace.ids) == (None, None)
+    assert _trace.hook is None
     otel.LoopwrightInstrumentor().instrument(meter_provider=telemetry.meter_provider, skip_dep_check=True, spans=False)
     assert _trace.hook is None
     del kept
@@ -566,22 +572,69 @@ def test_a_hook_that_fails_fails_no_wait(telemetry: Telemetry, monkeypatch: pyte
 def test_the_hook_makes_a_span_around_the_work(telemetry: Telemetry) -> None:
     assert _trace.hook is not None
     with _trace.hook("loopwright.retry", {"loopwright.retry.attempt": 1, "loopwright.name": None}):
-        assert _trace.ids is not None
-        ids = _trace.ids()
+        pass
     with pytest.raises(ValueError), _trace.hook("loopwright.offload", {}):
         raise ValueError("no")
     with pytest.raises(asyncio.CancelledError), _trace.hook("loopwright.offload", {}):
         raise asyncio.CancelledError
     good, bad, cancelled = telemetry.spans()
     assert (good.name, dict(good.attributes)) == ("loopwright.retry", {"loopwright.retry.attempt": 1})
-    assert ids == {
-        "trace_id": format(good.context.trace_id, "032x"),
-        "span_id": format(good.context.span_id, "016x"),
-    }
     assert not bad.status.is_ok
     assert [event.name for event in bad.events] == ["exception"]
     assert cancelled.attributes["loopwright.cancelled"] is True
-    assert _trace.ids() is None, "outside of any"
+
+
+def test_lines_of_the_log_carry_the_trace(telemetry: Telemetry) -> None:
+    lines: list[str] = []
+    sink = LogSink(lines.append, format="json")
+    log = logging.getLogger("test_metrics.traced")
+    handler = LogHandler(sink)
+    log.addHandler(handler)
+    try:
+        log.warning("outside")
+        with telemetry.tracer.start_as_current_span("request") as span:
+            log.warning("inside")
+        otel.uninstrument()
+        with telemetry.tracer.start_as_current_span("request"):
+            log.warning("afterwards")
+        assert sink.flush(10)
+    finally:
+        log.removeHandler(handler)
+    outside, inside, afterwards = map(json.loads, lines)
+    assert inside["trace_id"] == format(span.get_span_context().trace_id, "032x")
+    assert inside["span_id"] == format(span.get_span_context().span_id, "016x")
+    assert "trace_id" not in outside
+    assert "trace_id" not in afterwards
+
+
+def test_attempts_offloads_and_processes_are_spans(telemetry: Telemetry) -> None:
+    tries: list[int] = []
+
+    async def flaky() -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConnectionError(len(tries))
+        return "done"
+
+    async def main() -> None:
+        with telemetry.tracer.start_as_current_span("request"):
+            assert await Retry(ConnectionError, base=0.001, name="upstream")(flaky) == "done"
+            assert await offload(sum, [1, 2]) == 3
+            await run_process(sys.executable, "-c", "")
+
+    asyncio.run(main())
+    spans = [span for span in telemetry.spans() if span.name not in ("request", "loopwright.wait")]
+    assert [(span.name, span.status.is_ok or span.status.is_unset) for span in spans] == [
+        ("loopwright.retry", False),
+        ("loopwright.retry", False),
+        ("loopwright.retry", True),
+        ("loopwright.offload", True),
+        ("loopwright.run_process", True),
+    ]
+    [request] = [span for span in telemetry.spans() if span.name == "request"]
+    assert {span.parent.span_id for span in spans} == {request.context.span_id}
+    assert [span.attributes.get("loopwright.retry.attempt") for span in spans[:3]] == [1, 2, 3]
+    assert {span.attributes["loopwright.name"] for span in spans[:3]} == {"upstream"}
 
 
 def test_the_entry_point_is_found() -> None:

@@ -20,6 +20,7 @@ from loopwright import _loopwright as native
 from loopwright import _metrics, _trace
 from loopwright._metrics import Distribution, Family, Row
 from loopwright.integrations._driver import load
+from loopwright.logs import add_fields
 
 __all__ = ["LoopwrightInstrumentor", "instrument", "metric_name", "uninstrument"]
 
@@ -50,13 +51,14 @@ def instrument(
             is not in OpenTelemetry's API.
         spans: whether there are spans: ``loopwright.retry`` and the like around the work, ``loopwright.wait`` for
             each wait for a permit, a connection or a queue that was not over at once; and ``trace_id`` and ``span_id``
-            in the lines of ``get_logger``.
+            in the lines of ``get_logger`` and of a ``LogHandler``.
 
     Raises:
         ImportError: ``opentelemetry-api`` is not installed.
 
     A second call takes the place of the first.
     """
+    global _forget_ids  # noqa: PLW0603 (the process has one)
     trace: Any = load("opentelemetry.trace", extra="otel")
     api: Any = load("opentelemetry.metrics", extra="otel")
     uninstrument()
@@ -67,7 +69,7 @@ def instrument(
         tracer = (tracer_provider or trace.get_tracer_provider()).get_tracer("loopwright", native.__version__)
         tracing = _Tracing(trace, tracer)
         _trace.hook = tracing.span
-        _trace.ids = tracing.ids
+        _forget_ids = add_fields(tracing.ids)
         native._trace_waits(tracing.waited)
 
 
@@ -75,8 +77,9 @@ def uninstrument() -> None:
     """Ends what :func:`instrument` began. Instruments cannot be removed: they stay, and say nothing more."""
     global _current  # noqa: PLW0603 (the process has one)
     _current = None
-    _trace.hook = _trace.ids = None
+    _trace.hook = None
     native._trace_waits(None)
+    _forget_ids()
 
 
 class LoopwrightInstrumentor:
@@ -91,6 +94,14 @@ class LoopwrightInstrumentor:
         """As the function."""
         del kwargs
         uninstrument()
+
+
+def _nothing_to_forget() -> None:
+    pass
+
+
+_forget_ids: Callable[[], None] = _nothing_to_forget
+"""Takes the trace's ids out of log lines again."""
 
 
 # Metrics
@@ -181,7 +192,7 @@ def _attributes(labels: dict[str, str]) -> dict[str, Any]:
 
 
 class _Tracing:
-    """The hooks of :mod:`loopwright._trace`, and of the waits in the core."""
+    """The hook of :mod:`loopwright._trace`, that of the waits in the core, and the ids in log lines."""
 
     def __init__(self, trace: Any, tracer: Any) -> None:
         self._trace = trace
