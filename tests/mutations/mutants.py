@@ -19,6 +19,8 @@ MONITORING = ("tests/test_monitoring.py", "told or hides_nobody")
 PROCESS = ("tests/test_processes.py", "hold_nothing or tail_is_kept or comes_in_pieces")
 RETRY = ("tests/test_retry.py", "promise_9 and not cancel")
 POOL = ("tests/test_pool_gates.py", "nothing_is_lost_whoever or random_parameters")
+RATE = ("tests/test_rate_limiter.py", "one_after_the_other or starved or overtakes or runs_late or at_every_step")
+BREAKER = ("tests/test_breaker.py", "probes_that_fail or no_more_probes or comes_in_late")
 ACROSS = ("tests/test_promises.py", "every_step or random_cancels")
 
 
@@ -119,6 +121,49 @@ MUTANTS = [
         "        if self.unfinished == 0 { self.joiners.grant_while(|_| true) }",
         "        if self.unfinished <= 1 { self.joiners.grant_while(|_| true) }",
         QUEUE,
+    ),
+    Mutant(
+        "gcra: what is granted and has not passed is paid off",
+        "crates/core/src/gcra.rs",
+        "        self.debt = (self.debt - step * self.rate).max(as_f64(self.waiters.reserved()));",
+        "        self.debt = (self.debt - step * self.rate).max(0.0);",
+        RATE,
+    ),
+    Mutant(
+        "gcra: what a cancelled waiter was granted is used up",
+        "crates/core/src/gcra.rs",
+        "            Left::Reservation(n) => self.debt = (self.debt - as_f64(n)).max(as_f64(self.waiters.reserved())),",
+        "            Left::Reservation(_) => {}",
+        RATE,
+    ),
+    Mutant(
+        "gcra: a newcomer overtakes the line",
+        "crates/core/src/gcra.rs",
+        "        let admitted = self.waiting() == 0 && self.fits(n);",
+        "        let admitted = self.fits(n);",
+        RATE,
+    ),
+    Mutant(
+        "breaker: a cancelled probe keeps its place",
+        "crates/core/src/breaker.rs",
+        "        if in_time && self.state == State::HalfOpen {\n            self.probing -= 1;",
+        "        if in_time && self.state == State::HalfOpen && verdict != Verdict::Nothing {\n"
+        "            self.probing -= 1;",
+        BREAKER,
+    ),
+    Mutant(
+        "breaker: a late call counts as a probe",
+        "crates/core/src/breaker.rs",
+        "        if !in_time {\n            return None;\n        }\n        if self.state == State::HalfOpen {",
+        "        if self.state == State::HalfOpen {",
+        BREAKER,
+    ),
+    Mutant(
+        "breaker: one probe more than agreed",
+        "crates/core/src/breaker.rs",
+        "            State::HalfOpen if self.probing + self.probed.calls < self.config.half_open => {",
+        "            State::HalfOpen if self.probing + self.probed.calls <= self.config.half_open => {",
+        BREAKER,
     ),
     Mutant(
         "deadlines: the timer is off by one",

@@ -132,6 +132,13 @@ impl State {
     }
 }
 
+/// Whether the loop of a hub was closed.
+fn is_gone(hub: &Bound<'_, Hub>) -> bool {
+    let py = hub.py();
+    let closed = hub.get().event_loop(py).and_then(|event_loop| event_loop.call_method0(intern!(py, "is_closed")));
+    closed.and_then(|closed| closed.is_truthy()).unwrap_or(true)
+}
+
 /// Reads `rate`, `per` and `burst`.
 fn read(
     what: &str,
@@ -222,6 +229,14 @@ impl RateLimiter {
                 return Ok(());
             };
             let here = aio::is_running(py, &hub);
+            if !here && is_gone(hub.bind(py)) {
+                if let Timer::Set(own, key, _) = timer {
+                    drop(Hub::remove_deadline(own.bind(py), key));
+                }
+                // Its loop was closed under it: nobody will ever run there. The next in line.
+                Self::state(slf).machine.skip_first();
+                continue;
+            }
             match timer {
                 // Its own loop's clock tells when; if that is another one than here, leave it to the timer.
                 Timer::Set(own, key, set) if own.is(&hub) => {
@@ -248,16 +263,11 @@ impl RateLimiter {
                 drop(old);
                 return Ok(());
             }
-            let asked = hub.get().event_loop(py).and_then(|event_loop| {
-                let serve = slf.getattr(intern!(py, "_serve"))?;
-                event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (serve,))
-            });
-            if asked.is_ok() {
-                Self::state(slf).timer = Timer::Asked(hub);
-                return Ok(());
-            }
-            // Its loop was closed under it: nobody will ever run there. The next in line.
-            Self::state(slf).machine.skip_first();
+            let serve = slf.getattr(intern!(py, "_serve"))?;
+            hub.get().event_loop(py)?.call_method1(intern!(py, "call_soon_threadsafe"), (serve,))?;
+            let old = std::mem::replace(&mut Self::state(slf).timer, Timer::Asked(hub));
+            drop(old);
+            return Ok(());
         }
     }
 
