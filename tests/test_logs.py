@@ -589,7 +589,7 @@ def test_a_slow_sink_never_blocks_and_its_drops_are_counted_and_reported_in_plac
     dropped = sink.stats().dropped
     assert dropped == 4999 - len(kept) > 0
     assert sink.stats().waiting_bytes <= 4096
-    important = sink.write("!", matters=True)
+    important = sink.write("!" * 400, matters=True)
     assert important, "the last eighth is for what matters"
     assert not sink.flush(0)
     target.go.set()
@@ -598,7 +598,7 @@ def test_a_slow_sink_never_blocks_and_its_drops_are_counted_and_reported_in_plac
     assert gap["dropped"] == dropped
     assert gap["level"] == "warning"
     del target.lines[-2]
-    assert target.lines == ["0\n", *(f"{number:04}\n" for number in kept), "!\n"]
+    assert target.lines == ["0\n", *(f"{number:04}\n" for number in kept), "!" * 400 + "\n"]
     assert sink.stats().written == len(kept) + 2
     assert (sink.stats().waiting, sink.stats().waiting_bytes) == (0, 0)
 

@@ -576,3 +576,37 @@ def test_aiohttp_websockets_outlive_the_deadline(lines: Any) -> None:
     serve_aiohttp({"/socket": socket}, talk, timeout=5)
     (line,) = lines()
     assert (line["outcome"], line["status"], line["code"]) == ("ok", 101, 1000)
+
+
+def test_aiohttp_a_cancel_at_any_step_passes_leaves_one_line_and_no_field(lines: Any) -> None:
+    web, utils = requires.module("aiohttp.web"), requires.module("aiohttp.test_utils")
+    from loopwright.integrations import aiohttp as ours  # noqa: PLC0415
+
+    async def handler(request: Any) -> Any:
+        bind(user=7)
+        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
+        return web.Response(text="hello")
+
+    async def scenario(play: Play) -> None:
+        before = len(lines())
+        started: list[bool] = []
+        app = web.Application()
+        ours.setup(app, timeout=1)
+        (middleware,) = app.middlewares
+
+        async def victim() -> None:
+            bind(task=True)
+            started.append(True)
+            try:
+                await middleware(utils.make_mocked_request("GET", "/x", app=app), handler)
+            finally:
+                assert bound() == {"task": True}
+
+        play.spawn(victim(), name="victim")
+        await play.finished()
+        new = lines()[before:]
+        assert len(new) == len(started)
+        assert {line["outcome"] for line in new} <= {"ok", "cancelled"}
+
+    assert cancel_sweep(scenario, victims="victim", **EVERY_STEP).count("cancel") > 3

@@ -16,6 +16,7 @@ KEYED = ("tests/test_keyed.py", "in_use or refers or keeps_it or come_back")
 ADAPTIVE = ("tests/test_adaptive_limit.py", "amap_tells or waits_for_an_item or overload_makes")
 BATCH = ("tests/test_batcher.py", "harms_no_other")
 MONITORING = ("tests/test_monitoring.py", "told or hides_nobody")
+LOGS = ("tests/test_logs.py", "drops_are_counted or gap_is_reported")
 PROCESS = ("tests/test_processes.py", "hold_nothing or tail_is_kept or comes_in_pieces")
 RETRY = ("tests/test_retry.py", "promise_9 and not cancel")
 POOL = ("tests/test_pool_gates.py", "nothing_is_lost_whoever or random_parameters")
@@ -285,6 +286,27 @@ MUTANTS = [
         "        self.entries.get(seen.index).filter(|entry| entry.used == seen.used)",
         "        self.entries.get(seen.index).filter(|entry| entry.used >= seen.used)",
         KEYED,
+    ),
+    Mutant(
+        "log_buffer: where lines were dropped is forgotten",
+        "crates/core/src/log_buffer.rs",
+        "        let lost = std::mem::take(&mut self.filling.lost);",
+        "        let lost = 0;\n        self.filling.lost = 0;",
+        LOGS,
+    ),
+    Mutant(
+        "log_buffer: small talk takes all the room",
+        "crates/core/src/log_buffer.rs",
+        "if matters { self.limit } else { self.limit - self.limit / 8 }",
+        "if matters { self.limit } else { self.limit }",
+        LOGS,
+    ),
+    Mutant(
+        "log_buffer: a gap alone is nothing to write",
+        "crates/core/src/log_buffer.rs",
+        "        self.lines.is_empty() && self.lost == 0",
+        "        self.lines.is_empty()",
+        LOGS,
     ),
     Mutant(
         "process: what holds no output outlives the call",
