@@ -425,6 +425,8 @@ def test_the_interface_is_that_of_the_local_ones(redis_server: Redis) -> None:
             assert not await lock.try_acquire()
             assert lease.token
         assert not lock.locked() and lock.is_quiescent()
+        with pytest.raises(RuntimeError, match="more than it holds"):
+            lock.release()
         assert "Lock in Redis" in repr(lock) and "token=" in repr(lease)
         limiter = shared.RateLimiter(1, 1000, burst=2, redis=redis, name=fresh())
         async with limiter:

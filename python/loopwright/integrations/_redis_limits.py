@@ -139,6 +139,7 @@ class _Leased(Shared):
 
     script: ClassVar[Script] = Script("semaphore")
     _stats: ClassVar[type[SharedSemaphoreStats]] = SharedSemaphoreStats
+    _not_held: ClassVar[type[Exception]] = ValueError
 
     def __init__(  # noqa: PLR0913 (each is a choice of its own)
         self,
@@ -236,7 +237,7 @@ class _Leased(Shared):
         nobody else would wait for it.
 
         Raises:
-            ValueError: this object holds fewer.
+            ValueError: this object holds fewer (of a lock: ``RuntimeError``).
         """
         n = units(n, f"{type(self).__name__}.release(n)", float("inf"))
         self._bind()
@@ -244,7 +245,7 @@ class _Leased(Shared):
         held = [lease for lease in self._leases.values() if lease.state in ("held", "open")]
         held.sort(key=lambda lease: lease._body is here)  # stable: of one's own the last one taken comes last
         if sum(lease.n for lease in held) < n:
-            raise ValueError(
+            raise self._not_held(
                 f"{self!r}: release({n}) gives back more than it holds. Permits belong to the object that took them, "
                 "until their lease is lost"
             )
@@ -384,11 +385,18 @@ class _Leased(Shared):
             await asyncio.wait([lease._trip])
         if not told or self._is_quiet():
             return
-        for again in (0.05, 0.5, 0.0):  # a lease that cannot be given back ends by itself
+        if (reply := await self._tell("release", lease.id, 0)) is not None:
+            self._note(reply)
+        else:
+            self._spawn(self._say_so_again(lease))  # by itself: nobody waits for that
+
+    async def _say_so_again(self, lease: Lease) -> None:
+        """Twice more; a lease that cannot be given back ends when its time is over."""
+        for later in (0.05, 0.5):
+            await asyncio.sleep(later)
             if (reply := await self._tell("release", lease.id, 0)) is not None:
                 self._note(reply)
                 return
-            await asyncio.sleep(again)
 
     async def _shrink(self, lease: Lease) -> None:
         if lease._trip is not None:
@@ -637,6 +645,7 @@ class Lock(_Leased):
 
     kind = "lock"
     _stats = SharedLockStats
+    _not_held = RuntimeError  # as the local one
 
     def __init__(  # noqa: PLR0913 (each is a choice of its own)
         self,
