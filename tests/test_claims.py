@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -312,7 +313,11 @@ def test_a_retry_with_a_timeout_of_five_seconds_takes_more_than_thirty_five() ->
             async with loopwright.timeout(5):
                 await _fetch_with_retry(never)
 
-    assert (seconds(recipe), seconds(bounded)) == (35.3, 5.0)
+    async def ours() -> None:
+        with pytest.raises(TimeoutError):
+            await loopwright.Retry(attempts=3, timeout=5, attempt_timeout=lambda number: 5 * 2 ** (number - 1))(never)
+
+    assert (seconds(recipe), seconds(bounded), seconds(ours)) == (35.3, 5.0, 5.0)
 
 
 async def _fetch_data_with_retry(call: Callable[[], Awaitable[str]], max_retries: int = 3) -> str | None:
@@ -354,6 +359,33 @@ def test_three_tries_at_seventy_percent_failures_succeed_in_66_of_100_and_take_s
         shares[ends] = round(shares.get(ends, 0) + share, 6)
     assert shares == {(True, 1.0): 0.3, (True, 3.0): 0.21, (True, 6.0): 0.147, (False, 6.0): 0.343}
     assert round(sum(share for (succeeded, _), share in shares.items() if succeeded), 6) == 0.657
+
+
+def test_retries_at_seventy_percent_failures_are_bounded_and_spread() -> None:
+    """As many tries as fit into the time that the recipe takes at most: more succeed, none ends later."""
+    policy = loopwright.Retry(attempts=None, timeout=6, base=1, max_delay=1, budget=None)
+    rng = random.Random(1)
+
+    async def call() -> None:
+        await asyncio.sleep(1)
+        if rng.random() < 0.7:
+            raise ConnectionError
+
+    succeeded, ends = 0, []
+    with policy.seeded(1):
+        for _ in range(500):
+
+            async def main() -> None:
+                nonlocal succeeded
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    await policy(call)
+                    succeeded += 1
+
+            ends.append(seconds(main))
+    assert max(ends) == 6.0
+    assert 0.72 < succeeded / 500 < 0.76
+    spread = [end for end in ends if end not in (1.0, 6.0)]
+    assert len(set(spread)) > 0.98 * len(spread) > 200, "no two of them in step"
 
 
 # ----------------------------------------------------------------------------------------------------------- shutdown

@@ -14,7 +14,19 @@ import pytest
 from support.cancels import EVERY_STEP, in_cell
 from support.loops import CELLS, Cell, parameters
 
-from loopwright import Keyed, LoopwrightError, Retry, Semaphore, resilient, safe_execute, time_left
+from loopwright import (
+    BreakerOpen,
+    CircuitBreaker,
+    Keyed,
+    LoopwrightError,
+    RateLimiter,
+    RateLimitExceeded,
+    Retry,
+    Semaphore,
+    resilient,
+    safe_execute,
+    time_left,
+)
 from loopwright.testing import Play, SimLoop, cancel_sweep
 
 
@@ -117,6 +129,53 @@ def test_an_open_breaker_is_retried_only_if_it_opens_in_time() -> None:
         assert loop.time() == 7, "refused at once"
 
     simulated(main)
+
+
+def test_each_attempt_counts_in_the_breaker_and_its_opening_ends_them() -> None:
+    at: list[float] = []
+    breaker = CircuitBreaker(window=4, min_calls=2, open_for=3, half_open=1)
+    policy = Retry(attempts=5, base=0.0, timeout=10)
+
+    @resilient(retry=policy, breaker=breaker)
+    async def fetch() -> None:
+        at.append(asyncio.get_running_loop().time())
+        raise ConnectionError("down")
+
+    async def main() -> None:
+        with pytest.raises(BreakerOpen) as caught:
+            await fetch()
+        assert [one.error.split(":")[0] for one in caught.value.retry.attempts] == [  # type: ignore[attr-defined]
+            "ConnectionError",
+            "ConnectionError",
+            "BreakerOpen",
+            "ConnectionError",
+            "BreakerOpen",
+        ]
+        with pytest.raises(BreakerOpen):
+            await resilient(fetch.__wrapped__, retry=Retry(timeout=2), breaker=breaker)()  # type: ignore[attr-defined]
+
+    simulated(main)
+    assert at == [0, 0, 3], "two that failed, and the probe"
+
+
+def test_what_the_limiter_cannot_serve_in_time_is_refused_at_once() -> None:
+    ended: list[tuple[str, float]] = []
+
+    @resilient(retry=Retry(attempts=3), limiter=RateLimiter(1, burst=1), timeout=2.5)
+    async def fetch() -> None: ...
+
+    async def one() -> None:
+        try:
+            await fetch()
+            ended.append(("done", asyncio.get_running_loop().time()))
+        except RateLimitExceeded:
+            ended.append(("refused", asyncio.get_running_loop().time()))
+
+    async def main() -> None:
+        await asyncio.gather(*[one() for _ in range(5)])
+
+    simulated(main)
+    assert ended == [("done", 0), ("refused", 0), ("refused", 0), ("done", 1), ("done", 2)]
 
 
 def test_a_guard_may_be_chosen_by_the_arguments() -> None:

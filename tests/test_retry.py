@@ -632,6 +632,44 @@ def test_an_error_that_was_raised_again_and_again_does_not_grow() -> None:
     assert len(error.__notes__) < 40
 
 
+def test_an_error_that_takes_no_notes_is_raised_all_the_same() -> None:
+    @dataclass(frozen=True)
+    class Frozen(Exception):
+        code: int
+
+    async def main() -> None:
+        with pytest.raises(Frozen):
+            await Retry(Frozen, timeout=None)(Flaky(9, Frozen))()
+
+    simulated(main)
+
+
+def test_a_total_that_a_driver_turns_into_an_error_is_told_as_such() -> None:
+    async def driver() -> None:
+        try:
+            await asyncio.sleep(9)
+        except asyncio.CancelledError:
+            raise ConnectionError("closed") from None
+
+    async def main() -> None:
+        with pytest.raises(ConnectionError) as caught:
+            await policy(driver)()
+        assert "its time was up" in caught.value.__notes__[0]
+        assert asyncio.get_running_loop().time() == 5
+
+    policy = Retry(timeout=5)
+    simulated(main)
+    assert policy.stats().out_of_time == 1
+
+
+def test_policies_that_come_and_go_leave_nothing_behind() -> None:
+    budget = RetryBudget(0.2)
+    for _ in range(100):
+        Retry(budget=budget)
+    gc.collect()
+    assert budget._policies == []
+
+
 def test_an_error_that_was_not_retried_is_untouched() -> None:
     async def main() -> None:
         for policy in (Retry(), Retry(attempts=1)):

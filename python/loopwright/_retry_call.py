@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -117,7 +117,10 @@ class FailedCall:
         number = self._failures.count + 1
         if error is not None:
             if in_task and is_being_cancelled(error):
-                self._give_up("cancel", error, "the task is being cancelled")
+                if left is not None and left <= 0:
+                    self._give_up("time", error, "its time was up")
+                else:
+                    self._give_up("cancel", error, "the task is being cancelled")
                 return None
             own = isinstance(error, LoopwrightError) and hasattr(error, "retry_after")
             if own and error.retry_after is None:  # type: ignore[attr-defined]
@@ -186,15 +189,17 @@ class FailedCall:
         self._tell(error, "time", f"was ended by timeout={total:g} in attempt {number}", number)
 
     def _tell(self, error: Exception, reason: Reason, headline: str, number: int) -> None:
-        # An instance that is raised again and again must not grow.
-        del getattr(error, "__notes__", [])[_NOTES:]
         name = "" if self._policy._name is None else f" {self._policy._name!r}"
-        error.add_note(f"Retry{name} of {name_of(self._function)} {headline}")
-        for attempt in self._attempts:
-            error.add_note(f"  attempt {attempt.number}: {attempt.error}; {attempt.delay:.3g} s until the next")
         last = FailedAttempt(number, _told(error), None)
-        report = RetryReport(self._policy._name, reason, (*self._attempts, last)[-_KEPT:])
-        error.retry = report  # type: ignore[attr-defined]
+        with suppress(AttributeError):  # a frozen dataclass can be an exception, too
+            # An instance that is raised again and again must not grow.
+            del getattr(error, "__notes__", [])[_NOTES:]
+            error.add_note(f"Retry{name} of {name_of(self._function)} {headline}")
+            for attempt in self._attempts:
+                error.add_note(f"  attempt {attempt.number}: {attempt.error}; {attempt.delay:.3g} s until the next")
+            error.retry = RetryReport(  # type: ignore[attr-defined]
+                self._policy._name, reason, (*self._attempts, last)[-_KEPT:]
+            )
 
 
 def span(policy: Retry, fn: object, number: int) -> AbstractContextManager[Any]:

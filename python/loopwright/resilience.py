@@ -176,15 +176,65 @@ def _guarded(
     return guarded
 
 
+@overload
 async def safe_execute(
-    fn: Callable[..., Awaitable[_T] | _T],
+    fn: Callable[..., Coroutine[Any, Any, _T]],
     /,
     *args: Any,
-    default: _D | Callable[[], _D] | None = None,
+    default: None = None,
     errors: type[Exception] | tuple[type[Exception], ...] = Exception,
     operation: str | None = None,
     **kwargs: Any,
-) -> _T | _D | None:
+) -> _T | None: ...
+@overload
+async def safe_execute(
+    fn: Callable[..., Coroutine[Any, Any, _T]],
+    /,
+    *args: Any,
+    default: Callable[[], Coroutine[Any, Any, _D]],
+    errors: type[Exception] | tuple[type[Exception], ...] = Exception,
+    operation: str | None = None,
+    **kwargs: Any,
+) -> _T | _D: ...
+@overload
+async def safe_execute(
+    fn: Callable[..., Coroutine[Any, Any, _T]],
+    /,
+    *args: Any,
+    default: Callable[[], _D],
+    errors: type[Exception] | tuple[type[Exception], ...] = Exception,
+    operation: str | None = None,
+    **kwargs: Any,
+) -> _T | _D: ...
+@overload
+async def safe_execute(
+    fn: Callable[..., Coroutine[Any, Any, _T]],
+    /,
+    *args: Any,
+    default: _D,
+    errors: type[Exception] | tuple[type[Exception], ...] = Exception,
+    operation: str | None = None,
+    **kwargs: Any,
+) -> _T | _D: ...
+@overload
+async def safe_execute(
+    fn: Callable[..., _T],
+    /,
+    *args: Any,
+    default: Any = None,
+    errors: type[Exception] | tuple[type[Exception], ...] = Exception,
+    operation: str | None = None,
+    **kwargs: Any,
+) -> _T | Any: ...
+async def safe_execute(
+    fn: Callable[..., Any],
+    /,
+    *args: Any,
+    default: Any = None,
+    errors: type[Exception] | tuple[type[Exception], ...] = Exception,
+    operation: str | None = None,
+    **kwargs: Any,
+) -> Any:
     """Calls ``fn(*args, **kwargs)``; when it fails, logs that and answers ``default``: for what may be missing.
 
     The log line (logger ``loopwright.resilience``, level ERROR) has the operation, the duration, the traceback and the
@@ -224,7 +274,7 @@ async def safe_execute(
             raise
         _report(fn, args, kwargs, operation, time.monotonic() - started)
     given: Any = default() if callable(default) else default
-    return await given if inspect.isawaitable(given) else given  # type: ignore[no-any-return]
+    return await given if inspect.isawaitable(given) else given
 
 
 def _report(fn: Callable[..., Any], args: Any, kwargs: Any, operation: str | None, duration: float) -> None:

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
 from loopwright._arguments import count, seconds
 from loopwright._http_errors import http_retry_after, is_transient
@@ -55,6 +55,8 @@ __all__ = [
 ]
 
 _P = ParamSpec("_P")
+_Q = ParamSpec("_Q")
+_R = TypeVar("_R")
 _T = TypeVar("_T")
 _S = TypeVar("_S")
 
@@ -208,9 +210,7 @@ class RetryBudget:
         calls = 0
         for reference in tuple(self._policies):
             policy = reference()
-            if policy is None:
-                self._policies.remove(reference)
-            else:
+            if policy is not None:
                 made = policy._calls
                 calls += made - policy._told
                 policy._told = made
@@ -244,7 +244,13 @@ class Retried(functools.partial[_S], Generic[_P, _S]):
     def __set_name__(self, owner: type, name: str) -> None:
         setattr(owner, name, self.func)
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(
+        self: Retried[Concatenate[Any, _Q], _R], instance: object, owner: type | None = None
+    ) -> Callable[_Q, _R]: ...
+    def __get__(self: Any, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self.func, instance)
 
     def __reduce__(self) -> Any:
@@ -377,7 +383,7 @@ class Retry:
             budget = RetryBudget(_number(budget, "Retry(budget=...)"), name=name)
         self._budget = budget
         if budget is not None:
-            budget._policies.append(weakref.ref(self))
+            budget._policies.append(weakref.ref(self, budget._policies.remove))
 
     def _take(self, on: On | None, retry_after: Callable[[Any], float | None] | None) -> None:
         """Sorts what is retried by how it is recognised."""
