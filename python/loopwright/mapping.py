@@ -279,7 +279,7 @@ def amap(  # noqa: PLR0913 (each is a choice of its own)
     and ``SystemExit`` from a call end the map the same way and are re-raised bare.
 
     Elsewhere a call cannot be cut short: those that an executor has not started are withdrawn, those that run are left
-    alone and their results dropped (Ray's are interrupted).
+    alone and their results dropped (Ray's are interrupted, at their next step of Python).
 
     Calls start in the order of the items. The bounded window is Kotlin's ``flatMapMerge(concurrency)`` and the group
     rules those of :class:`asyncio.TaskGroup`.

@@ -26,7 +26,8 @@ class RayExecutor(concurrent.futures.Executor):
         ImportError: Ray is not installed; it has no wheels for the newest Pythons.
 
     ``ray.init(...)`` is yours to call; without it the first call starts a Ray on this machine. ``future.cancel()``
-    interrupts a call that runs. ``shutdown`` waits for the calls and leaves Ray itself running.
+    interrupts a call that runs, at its next step of Python. ``shutdown`` waits for the calls and leaves Ray itself
+    running.
     """
 
     def __init__(self, *, idempotent: bool = False, **options: Any) -> None:
