@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CI_PY := $(PYTHON) tools/ci.py
 
-.PHONY: help demo example-api test test-cluster bench stress lint mutants docs setup clean
+.PHONY: help demo example-api example-etl test test-cluster bench stress lint mutants docs setup clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -12,6 +12,9 @@ demo: ## crawl a real local site: bounded, with progress, resumable; Ctrl-C drai
 
 example-api: ## a FastAPI service over PostgreSQL and Redis: restarted under load, and what its clients saw of that
 	@$(CI_PY) example-api
+
+example-etl: ## files from a web server into PostgreSQL: interrupted, gone on with, and once on a Dask cluster
+	@$(CI_PY) example-etl
 
 test: ## lint, docs, Rust tests, the full suite, the core suite on every other CPython, the mutation run
 	@$(CI_PY) test

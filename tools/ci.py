@@ -407,7 +407,16 @@ def test_cluster(house: House) -> None:
     house.pytest(house.default, "tests/test_ray.py", "-s", LOOPWRIGHT_CLUSTER="1")
 
 
-_ALL = (setup, lint, test, test_cluster, mutants, stress, docs, bench, demo, example_api)
+def example_etl(house: House) -> None:
+    house.require("example-etl", "build")
+    house.build()
+    house.servers()
+    paths = {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("examples", "tests", "tools"))}
+    with house.report.step("examples/etl.py"):
+        run([house.default.python, "-m", "support.example_etl"], paths)
+
+
+_ALL = (setup, lint, test, test_cluster, mutants, stress, docs, bench, demo, example_api, example_etl)
 COMMANDS = {command.__name__.replace("_", "-"): command for command in _ALL}
 
 
