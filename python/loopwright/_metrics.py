@@ -118,11 +118,19 @@ _SHARED: Final = {
 }
 
 TABLE: Final[dict[str, Exported]] = {
+    "AdaptiveLimitStats": _exported(
+        "adaptive_limit",
+        counters="acquired waited windows overloads",
+        gauges="limit value waiting in_flight delay:seconds base:seconds minimum maximum",
+    ),
     "BackgroundStats": _exported(
         "background",
         counters="spawned finished failed cancelled errors restarts",
         gauges="alive limit",
         flags="closed",
+    ),
+    "BatcherStats": _exported(
+        "batcher", counters="requests batches failed withdrawn", gauges="waiting running largest"
     ),
     "CancelTokenStats": _exported("cancel_token", gauges="waiting children", flags="cancelled", left_out="reason"),
     "CircuitBreakerStats": _exported("breaker", **_BREAKER),
