@@ -52,6 +52,13 @@ LONG = 600.0
 NAMES = itertools.count()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine is no server that is gone."""
+    for limit in (shared.Semaphore, shared.Lock, shared.RateLimiter, shared.CircuitBreaker):
+        monkeypatch.setitem(limit.__init__.__kwdefaults__, "reply_timeout", 60.0)
+
+
 def fresh(what: str = "limit") -> str:
     return f"{what}-{os.getpid()}-{next(NAMES)}"
 
@@ -776,8 +783,8 @@ def test_acquire_that_cannot_meet_its_deadline_fails_at_once_and_takes_nothing(r
 
 def test_closed_refuses_while_redis_is_gone_and_works_again_after(redis_server: Redis) -> None:
     async def main(redis: Any) -> None:
-        semaphore = shared.Semaphore(1, redis=redis, name=fresh(), lease=LONG, reply_timeout=30)
-        limiter = shared.RateLimiter(10, redis=redis, name=fresh(), reply_timeout=30)
+        semaphore = shared.Semaphore(1, redis=redis, name=fresh(), lease=LONG)
+        limiter = shared.RateLimiter(10, redis=redis, name=fresh())
         await limiter.acquire()
         holder = await semaphore.acquire()
         waiter = asyncio.create_task(semaphore.acquire())
@@ -803,7 +810,7 @@ def test_closed_refuses_while_redis_is_gone_and_works_again_after(redis_server: 
 
 def test_closed_tells_who_is_in_when_the_lease_ends_or_the_data_are_gone(redis_server: Redis) -> None:
     async def main(redis: Any) -> None:
-        lock = shared.Lock(redis=redis, name=fresh(), lease=1.0, reply_timeout=30)
+        lock = shared.Lock(redis=redis, name=fresh(), lease=1.0)
         with pytest.raises(LeaseLost):
             async with lock:
                 redis_server.kill()
@@ -820,8 +827,8 @@ def test_closed_tells_who_is_in_when_the_lease_ends_or_the_data_are_gone(redis_s
 
 def test_open_lets_everybody_through_while_redis_is_gone_and_counts_them_after(redis_server: Redis) -> None:
     async def main(redis: Any) -> None:
-        semaphore = shared.Semaphore(1, redis=redis, name=fresh(), lease=LONG, reply_timeout=30, fail="open")
-        limiter = shared.RateLimiter(1, 1000, redis=redis, name=fresh(), reply_timeout=30, fail="open")
+        semaphore = shared.Semaphore(1, redis=redis, name=fresh(), lease=LONG, fail="open")
+        limiter = shared.RateLimiter(1, 1000, redis=redis, name=fresh(), fail="open")
         await limiter.acquire()
         holder = await semaphore.acquire()
         waiter = asyncio.create_task(semaphore.acquire())
@@ -864,13 +871,13 @@ def test_a_silent_server_is_gone_after_the_reply_timeout(redis_server: Redis, mo
         try:
             with pytest.raises(LimitUnavailable, match=r"no reply within reply_timeout=0\.2 s"):
                 await lock.acquire()
+            lock._reply_timeout = LONG  # for giving back
             assert await limiter.acquire()
             assert await limiter.acquire(), "at once: it does not ask again so soon"
             assert limiter.stats().round_trips == 1
         finally:
             redis_server.resume()
         # What the silent server was asked for it gave when it woke up: that was given back too.
-        lock._reply_timeout = 30.0
         await at_rest(lock)
         await lock.aclose()
 
@@ -1298,7 +1305,7 @@ def test_a_breaker_counts_as_the_local_one_does(redis_server: Redis) -> None:
 @pytest.mark.parametrize("fail", ["open", "closed"])
 def test_a_breaker_without_a_server_lets_calls_pass_or_not(fail: Any, redis_server: Redis) -> None:
     async def main(redis: Any) -> None:
-        breaker = shared.CircuitBreaker(redis=redis, name=fresh(), fail=fail, refresh=0.001, reply_timeout=30)
+        breaker = shared.CircuitBreaker(redis=redis, name=fresh(), fail=fail, refresh=0.001)
         await breaker.call(succeed)
         redis_server.kill()
         await asyncio.sleep(0.002)
