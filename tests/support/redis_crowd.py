@@ -70,11 +70,11 @@ async def hold(redis: Any, name: str, settings: dict[str, Any]) -> None:
 async def main(url: str, kind: str, name: str, seconds: float, settings: dict[str, Any]) -> None:
     pool = BlockingConnectionPool.from_url(url, max_connections=20, timeout=60, socket_timeout=None)
     async with Redis(connection_pool=pool) as redis:
+        settings["reply_timeout"] = 60
         if kind == "hold":
             return await hold(redis, name, settings)
         await redis.incr(f"{name}:ready")
         await redis.blpop([f"{name}:go"], timeout=100)
-        settings["reply_timeout"] = 60
         end = time.monotonic() + seconds
         await {"semaphore": semaphore, "rate": rate}[kind](redis, name, end, settings)
 
