@@ -203,6 +203,7 @@ TABLE: Final[dict[str, Exported]] = {
         left_out="name",
     ),
     "SemaphoreStats": _exported("semaphore", counters="acquired waited", gauges="value limit waiting", flags="fair"),
+    "ServiceStats": _exported("http", counters="requests attempts failures", gauges="in_flight hosts", left_out="name"),
     "SharedCircuitBreakerStats": _exported(
         "shared_breaker",
         counters=f"{_BREAKER['counters']} let_through round_trips round_trips_failed",
