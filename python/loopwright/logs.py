@@ -309,15 +309,20 @@ def _finalize(_: object = None) -> None:
     sys.modules["multiprocessing.util"].Finalize(None, _at_exit, exitpriority=0)
 
 
-def _in_child() -> None:
+def _tell_multiprocessing() -> None:
     """A child of ``multiprocessing`` may end without :mod:`atexit`; it asks a list of its own, which it begins anew."""
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.register_after_fork(_at_exit, _finalize)
-        _finalize()
+
+
+def _is_begun_child() -> bool:
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
 
 
 atexit.register(_at_exit)
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
-if "multiprocessing.process" in sys.modules and sys.modules["multiprocessing.process"].parent_process() is not None:
-    _in_child()
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_tell_multiprocessing)
+_tell_multiprocessing()
+if _is_begun_child():  # imported by the function that it runs
+    _finalize()
