@@ -23,6 +23,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import termios
 import threading
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -413,22 +414,33 @@ class Child:
             _log.warning("%r runs as another user: it cannot be signalled", self)
         return True
 
-    def _reap(self) -> None:
-        """The command, and whoever of its group was left to us, if we adopt orphans (as the first of a container)."""
-        self._reaped = True
+    def _reap(self) -> bool:
+        """The command, and whoever of its group was left to us, if we adopt orphans (as the first of a container).
+
+        Tells whether there was anybody."""
+        self._reaped, found = True, False
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-self.pid, os.WNOHANG)[0]:
-                pass
+                found = True
+        return found
 
     def _is_group_alive(self) -> bool:
         """Whether anybody of the group is: zombies that nobody reaps are not. The command has ended."""
         self._reap()
-        try:
-            os.killpg(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
+        while True:
+            try:
+                os.killpg(self.pid, 0)
+            except ProcessLookupError:
+                return False
+            except PermissionError:
+                pass
+            if self._has_member():
+                return True
+            if not self._reap():  # whoever has become a zombie since is ours to reap, or never will be
+                return False
+
+    def _has_member(self) -> bool:
+        """Whether the group has a member that is no zombie, by the kernel's list of processes."""
         if self._witness and _is_member(self._witness, self.pid):
             return True
         try:
@@ -721,9 +733,12 @@ def _reap_later(popen: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(OSError):
             popen.wait()
 
+    if sys.is_finalizing():  # a thread would never start, and who reaps orphans does so in a moment
+        popen.returncode = -signal.SIGKILL
+        return
     try:
         threading.Thread(target=wait, name=f"reap {popen.pid}", daemon=True).start()
-    except RuntimeError:  # the interpreter exits
+    except RuntimeError:  # the interpreter is about to exit
         wait()
 
 
