@@ -121,7 +121,7 @@ TABLE: Final[dict[str, Exported]] = {
     "AdaptiveLimitStats": _exported(
         "adaptive_limit",
         counters="acquired waited windows overloads",
-        gauges="limit value waiting in_flight delay:seconds base:seconds minimum maximum",
+        gauges="limit value waiting in_flight delay:seconds base=base_delay:seconds minimum maximum",
     ),
     "BackgroundStats": _exported(
         "background",
