@@ -9,6 +9,7 @@ import inspect
 import itertools
 import pickle
 import random
+import sys
 import threading
 import time
 import warnings
@@ -187,7 +188,7 @@ async def limiter_under_random_cancels(play: Play) -> None:
 
 @pytest.mark.timeout(600)
 def test_random_cancels() -> None:
-    random_cancels(limiter_under_random_cancels, cancels(share=0.1), seed=1)
+    random_cancels(limiter_under_random_cancels, cancels(share=0.05), seed=1)
 
 
 def test_random_cancels_in_every_cell(cell: Cell) -> None:
@@ -213,11 +214,13 @@ def test_a_waiter_that_runs_late_does_not_let_two_pass_at_once() -> None:
         users = [asyncio.create_task(user()) for _ in range(3)]
         await turns()
         assert loop.advance()
-        loop.call_soon(setattr, loop, "_virtual_now", 5.0)  # between the wake and the run
+        await turns(2)  # in the first of them the timer goes off and grants
+        assert (passed, limiter.waiting) == ([0], 2)
+        loop._virtual_now = 5.0  # between the grant and the run
         while not all(task.done() for task in users):
             await turns(6)
             loop.advance()
-        assert passed[0] == 0
+        assert passed[:2] == [0, 5]
         assert all(later - earlier >= 1 for earlier, later in itertools.pairwise(passed))
 
     with asyncio.Runner(loop_factory=Busy) as runner:
@@ -600,7 +603,8 @@ def test_nothing_happens_before_the_await_and_a_forgotten_one_warns() -> None:
         limiter.acquire()
         gc.collect()
     assert limiter.stats().acquired == 0
-    assert inspect.iscoroutinefunction(RateLimiter.acquire)
+    marked = inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
+    assert marked(RateLimiter.acquire)
 
 
 def test_an_uncontended_pass_makes_no_call_into_the_loop() -> None:
