@@ -13,7 +13,7 @@ LIMITS = (
 QUEUE = ("tests/test_queue.py", "promise_6 or overtake")
 MAP = ("tests/test_mapping.py", "sweep or random_cancels")
 KEYED = ("tests/test_keyed.py", "in_use or refers or keeps_it or come_back")
-ADAPTIVE = ("tests/test_adaptive_limit.py", "amap_tells or waits_for_an_item or overload_makes")
+ADAPTIVE = ("tests/test_adaptive_limit.py", "settles or waits_for_an_item or overload_makes")
 BATCH = ("tests/test_batcher.py", "harms_no_other")
 MONITORING = ("tests/test_monitoring.py", "told or hides_nobody")
 LOGS = ("tests/test_logs.py", "drops_are_counted or gap_is_reported")
@@ -372,10 +372,10 @@ MUTANTS = [
         MONITORING,
     ),
     Mutant(
-        "adaptive: the delay without a queue is the first one seen",
+        "adaptive: twice the delay without a queue is no queue",
         "crates/core/src/adaptive.rs",
-        "            Phase::SlowStart => self.drain(limit, mean),",
-        "            Phase::SlowStart => self.phase = Phase::Steady,",
+        "(TOLERANCE * base / mean).clamp(0.5, 1.0)",
+        "(2.0 * base / mean).clamp(0.5, 1.0)",
         ADAPTIVE,
     ),
     Mutant(
