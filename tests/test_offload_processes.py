@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.loops import Cell, run
 
-from loopwright import OffloadTimeout, RemoteError, WorkerLost, offload, offloaded, offloading
+from loopwright import OffloadTimeout, RemoteError, WorkerLost, bind, bound, offload, offloaded, offloading
 
 pytestmark = pytest.mark.default_only
 
@@ -94,11 +94,24 @@ def twice(n: int) -> int:
     return 2 * n
 
 
+def who() -> Any:
+    return bound()
+
+
 def unpicklable() -> Any:
     return lambda: None
 
 
 # The tests
+
+
+def test_bound_fields_go_along() -> None:
+    async def main() -> None:
+        with bind(request=7):
+            assert await offload(who, on="process") == {"request": 7}
+        assert await offload(who, on="process") == {}
+
+    run(main)
 
 
 def test_results_errors_and_the_worker_that_is_used_again(cell: Cell) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 from loopwright import _worker
 from loopwright.errors import RemoteError, WorkerLost
+from loopwright.logs import bound, carry
 
 __all__ = ["Workers"]
 
@@ -129,7 +130,8 @@ class Workers:
 
     def run(self, job: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs ``function(*args, **kwargs)`` in a worker."""
-        packed = _worker.pack((_named(function), args, kwargs))
+        named = _named(function)
+        packed = _worker.pack((carry(named) if bound() else named, args, kwargs))
         worker = self._take(job)
         try:
             received = worker.call(packed)

@@ -354,9 +354,11 @@ class _Offload:
             Exception: whatever else the call raises. From a process it has its traceback there as ``__cause__``.
 
         Context variables are those of the caller, in a copy; not in processes, interpreters and executors that have
-        processes. One limit holds for all kinds, 40 calls unless :meth:`limits` says otherwise, and a cap for processes
-        and one for interpreters, as many as there are processors; permits go to whoever came first among those whose
-        kind has room. Any event loop, any thread.
+        processes. What :func:`loopwright.bind` has bound goes to worker processes too.
+
+        One limit holds for all kinds, 40 calls unless :meth:`limits` says otherwise, and a cap for processes and one
+        for interpreters, as many as there are processors; permits go to whoever came first among those whose kind has
+        room. Any event loop, any thread.
         """
         if on == "thread" and limit is None and timeout is None and _trace.hook is None:
             return _process.offloads._call(_THREAD, fn, args, kwargs)

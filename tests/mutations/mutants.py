@@ -22,6 +22,7 @@ RETRY = ("tests/test_retry.py", "promise_9 and not cancel")
 POOL = ("tests/test_pool_gates.py", "nothing_is_lost_whoever or random_parameters")
 RATE = ("tests/test_rate_limiter.py", "one_after_the_other or starved or overtakes or runs_late or at_every_step")
 BREAKER = ("tests/test_breaker.py", "probes_that_fail or no_more_probes or comes_in_late")
+OFFLOAD = ("tests/test_offload.py", "abandoned or limit or never_begins or many_calls")
 ACROSS = ("tests/test_promises.py", "every_step or random_cancels")
 
 
@@ -398,5 +399,26 @@ MUTANTS = [
         "            Ok(place) => self.waiting.remove(place).is_some(),",
         "            Ok(place) => self.waiting.get(place).is_some(),",
         BATCH,
+    ),
+    Mutant(
+        "offload: abandoned work gives its permit back at once",
+        "crates/core/src/offload.rs",
+        "        self.running[kind] -= 1;\n        self.abandoned[kind] += 1;",
+        "        self.running[kind] -= 1;",
+        OFFLOAD,
+    ),
+    Mutant(
+        "offload: work that is withdrawn is not told from work that has ended",
+        "crates/core/src/offload.rs",
+        "                *self = Self::Ended;\n                Parting::Withdrawn",
+        "                *self = Self::Ended;\n                Parting::TooLate",
+        OFFLOAD,
+    ),
+    Mutant(
+        "offload: one call more than the limit",
+        "crates/core/src/offload.rs",
+        "        all < self.limit && self.caps[kind]",
+        "        all <= self.limit && self.caps[kind]",
+        OFFLOAD,
     ),
 ]
