@@ -66,7 +66,7 @@ def direct(policy: Retry, fn: Callable[..., Awaitable[Any]]) -> Callable[..., An
 
 
 def in_time(policy: Retry, fn: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-    """With a total timeout."""
+    """With a total timeout, entered and left without the awaits of an ``async with``."""
     total = policy._timeout
 
     async def retried(*args: Any, **kwargs: Any) -> Any:
@@ -75,23 +75,29 @@ def in_time(policy: Retry, fn: Callable[..., Awaitable[Any]]) -> Callable[..., A
         call = None
         scope = timeout(total)
         try:
-            async with scope:
-                while True:
-                    try:
-                        result = await (run(*args, **kwargs) if kwargs else run(*args))
-                    except Exception as error:
-                        call = call or FailedCall(policy, fn)
-                        delay = call.failed(error, left=time_left())
-                        if delay is None:
-                            raise
-                    else:
-                        if call is not None:
-                            policy._recovered(call)
-                        return result
-                    await asyncio.sleep(delay)
-        except TimeoutError as error:
-            if scope.expired() and not hasattr(error, "retry"):
-                (call or FailedCall(policy, fn)).expired(error, total)
+            if not scope._start():
+                await asyncio.sleep(0)
+                scope._start_late()
+            while True:
+                try:
+                    result = await (run(*args, **kwargs) if kwargs else run(*args))
+                except Exception as error:
+                    call = call or FailedCall(policy, fn)
+                    delay = call.failed(error, left=time_left())
+                    if delay is None:
+                        raise
+                else:
+                    scope._end()
+                    if call is not None:
+                        policy._recovered(call)
+                    return result
+                await asyncio.sleep(delay)
+        except BaseException as error:
+            try:
+                scope._fail(error)
+            except TimeoutError as expired:
+                (call or FailedCall(policy, fn)).expired(expired, total)
+                raise
             raise
 
     return retried

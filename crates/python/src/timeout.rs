@@ -245,6 +245,35 @@ impl Timeout {
         Ok(())
     }
 
+    /// The block has ended, with an error or not.
+    #[inline]
+    fn exit(slf: &Bound<'_, Self>, kind: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let (entered, key, expired) = {
+            let mut timeout = slf.get().0.borrow(py);
+            let expired = match timeout.phase {
+                Phase::Entered => {
+                    timeout.phase = Phase::Exited;
+                    None
+                }
+                Phase::Expiring => {
+                    timeout.phase = Phase::Expired;
+                    let State { when, delay, cancelling, .. } = *timeout;
+                    Some(Expired { when, delay, cancelling })
+                }
+                phase => {
+                    let message = format!("Cannot leave a Timeout that is {}", phase.word());
+                    drop(timeout);
+                    return Err(PyRuntimeError::new_err(message));
+                }
+            };
+            (timeout.entered.take(), timeout.key.take(), expired)
+        };
+        let Some(entered) = entered else { return Ok(()) };
+        let task = Self::leave(slf, entered, key);
+        expired.map_or(Ok(()), |expired| expired.end(&task, kind, error))
+    }
+
     /// Takes this timeout out of the heap, and out of its task's chain of nested ones.
     #[inline]
     fn leave<'py>(slf: &Bound<'py, Self>, entered: Entered, key: Option<Key>) -> Bound<'py, PyAny> {
@@ -402,33 +431,35 @@ impl Timeout {
         error: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
     ) -> PyResult<Py<Ready>> {
-        let py = slf.py();
-        let (entered, key, expired) = {
-            let mut timeout = slf.get().0.borrow(py);
-            let expired = match timeout.phase {
-                Phase::Entered => {
-                    timeout.phase = Phase::Exited;
-                    None
-                }
-                Phase::Expiring => {
-                    timeout.phase = Phase::Expired;
-                    let State { when, delay, cancelling, .. } = *timeout;
-                    Some(Expired { when, delay, cancelling })
-                }
-                phase => {
-                    let message = format!("Cannot leave a Timeout that is {}", phase.word());
-                    drop(timeout);
-                    return Err(PyRuntimeError::new_err(message));
-                }
-            };
-            (timeout.entered.take(), timeout.key.take(), expired)
-        };
-        let Some(entered) = entered else { return Ok(Ready::get(py)) };
-        let task = Self::leave(slf, entered, key);
-        if let Some(expired) = expired {
-            expired.end(&task, kind, error)?;
+        Self::exit(slf, kind, error)?;
+        Ok(Ready::get(slf.py()))
+    }
+
+    /// For `Retry`, which pays for no await: enters it. False: a cancel of the task is under way; give the loop a turn
+    /// to deliver it, then enter it by `_start_late`.
+    fn _start(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        Self::enter(slf, true)
+    }
+
+    /// For `Retry`: the cancel, if there was one, is over.
+    fn _start_late(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::enter(slf, false).map(drop)
+    }
+
+    /// For `Retry`: leaves it after a block that ended well.
+    fn _end(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let none = slf.py().None().into_bound(slf.py());
+        Self::exit(slf, &none, &none)
+    }
+
+    /// For `Retry`: leaves it, if it is entered, after a block that failed; raises as `__aexit__` does.
+    fn _fail(slf: &Bound<'_, Self>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+        let phase = slf.get().0.borrow(slf.py()).phase;
+        if matches!(phase, Phase::Entered | Phase::Expiring) {
+            Self::exit(slf, error.get_type().as_any(), error)
+        } else {
+            Ok(())
         }
-        Ok(Ready::get(py))
     }
 
     /// when()
