@@ -87,6 +87,7 @@ def stats_classes() -> dict[str, type]:
 # ---------------------------------------------------------------------------------------------- what is exported
 
 
+@pytest.mark.default_only
 def test_every_field_of_every_stats_is_exported_or_left_out_by_name() -> None:
     """A new XStats needs a row in TABLE of loopwright/_metrics.py: which fields are totals, sizes, flags, states."""
     classes = stats_classes()
@@ -97,6 +98,7 @@ def test_every_field_of_every_stats_is_exported_or_left_out_by_name() -> None:
         assert {row.field for row in TABLE[name].rows} | TABLE[name].left_out <= there, f"{name}: fields that are gone"
 
 
+@pytest.mark.default_only
 def test_every_field_has_a_help_text() -> None:
     for name, kind in stats_classes().items():
         helps = _metrics._help(kind)
@@ -224,6 +226,7 @@ def test_what_cannot_be_watched_is_refused_with_the_cure() -> None:
     assert {labels["name"] for family in collect() for labels, _ in family.samples} == {"db"}
 
 
+@pytest.mark.default_only
 def test_a_scrape_from_another_thread_sees_everything() -> None:
     """While the loop changes what is counted."""
     texts: list[str] = []
