@@ -574,11 +574,14 @@ def test_the_end_of_the_program_does_not_wait_for_abandoned_work() -> None:
     program = """
 import asyncio, threading
 from loopwright import offload
-def forever(): threading.Event().wait()
+begun = threading.Event()
+def forever():
+    begun.set()
+    threading.Event().wait()
 async def main():
     await offload(abs, -1)
     task = asyncio.create_task(offload(forever))
-    await asyncio.sleep(0.05)
+    while not begun.is_set(): await asyncio.sleep(0.001)
 asyncio.run(main())
 """
     ended = in_a_program(program)
