@@ -200,6 +200,7 @@ def test_there_is_no_shell() -> None:
     run(main)
 
 
+@pytest.mark.default_only
 def test_directory_and_environment(tmp_path: Path) -> None:
     async def main() -> None:
         result = await run_process("/bin/sh", "-c", "pwd; echo $WHAT", cwd=tmp_path, env={"WHAT": "this"})
@@ -236,7 +237,7 @@ def test_what_makes_no_sense_is_named(arguments: dict[str, Any], error: type[Exc
 # Promise 12
 
 
-def test_promise_12_output_so_far_is_in_the_timeout(cell: Cell) -> None:
+def test_promise_12_output_so_far_is_in_the_timeout(loop: Cell) -> None:
     async def main() -> None:
         # It says so when it is asked to end, and that is kept too.
         script = "trap 'echo bye; exit 5' TERM; echo so far; while :; do sleep 0.01; done"
@@ -248,10 +249,10 @@ def test_promise_12_output_so_far_is_in_the_timeout(cell: Cell) -> None:
         copy = pickle.loads(pickle.dumps(error))
         assert (str(copy), copy.result) == (str(error), error.result)
 
-    run(main, cell)
+    run(main, loop)
 
 
-def test_promise_12_output_so_far_is_on_the_cancel(cell: Cell) -> None:
+def test_promise_12_output_so_far_is_on_the_cancel(loop: Cell) -> None:
     async def main() -> None:
         seen = asyncio.Event()
         task = asyncio.create_task(
@@ -265,9 +266,10 @@ def test_promise_12_output_so_far_is_on_the_cancel(cell: Cell) -> None:
         assert caught.value.process.returncode == -signal.SIGTERM  # type: ignore[attr-defined]
         assert caught.value.__notes__ == ["'sh' was ended by a cancel: so far"]
 
-    run(main, cell)
+    run(main, loop)
 
 
+@pytest.mark.default_only
 @pytest.mark.parametrize("timeout", [asyncio.timeout, loopwright.timeout, anyio.fail_after])
 def test_promise_12_under_a_timeout_of_somebody_else(timeout: Any) -> None:
     async def main() -> None:
@@ -340,6 +342,7 @@ def test_promise_12_grandchildren_that_hold_nothing_do_not_outlive_the_call(loop
     run(main, loop)
 
 
+@pytest.mark.default_only
 def test_what_grandchildren_write_afterwards_is_output_too() -> None:
     async def main() -> None:
         result = await run_process("sh", "-c", "(sleep 0.2; echo later) & echo at once")
@@ -514,6 +517,7 @@ def test_one_that_does_not_want_its_input_is_no_error(loop: Cell) -> None:
     run(main, loop)
 
 
+@pytest.mark.default_only
 def test_input_that_waits_for_more_ends_with_the_process(loop: Cell) -> None:
     async def main() -> None:
         closed: list[bool] = []
@@ -531,6 +535,7 @@ def test_input_that_waits_for_more_ends_with_the_process(loop: Cell) -> None:
     run(main, loop)
 
 
+@pytest.mark.default_only
 def test_input_is_read_as_fast_as_the_process_reads() -> None:
     async def main() -> None:
         given = 0
@@ -564,6 +569,7 @@ def test_input_is_read_as_fast_as_the_process_reads() -> None:
 # Callbacks
 
 
+@pytest.mark.default_only
 def test_a_line_longer_than_any_limit_comes_in_pieces(loop: Cell) -> None:
     async def main() -> None:
         pieces: list[str] = []
@@ -635,6 +641,7 @@ def test_an_error_of_a_callback_ends_the_process_and_is_raised(loop: Cell) -> No
     run(main, loop)
 
 
+@pytest.mark.default_only
 def test_a_timeout_also_ends_a_callback_that_outlives_the_process() -> None:
     async def main() -> None:
         async def hangs(line: str) -> None:
@@ -675,7 +682,7 @@ def test_control_c_reaches_what_runs_on_a_terminal() -> None:
 # open_process
 
 
-def test_a_conversation(cell: Cell) -> None:
+def test_a_conversation(loop: Cell) -> None:
     async def main() -> None:
         process = open_process("cat", stderr="stream")
         assert repr(process) == "<process 'cat' not started>"
@@ -695,9 +702,10 @@ def test_a_conversation(cell: Cell) -> None:
         assert cat.stats().stdout_bytes == 16
         assert not cat.send_signal(signal.SIGTERM)
 
-    run(main, cell)
+    run(main, loop)
 
 
+@pytest.mark.default_only
 def test_leaving_the_block_ends_the_group(loop: Cell) -> None:
     async def main() -> None:
         async with open_process("sh", "-c", "sleep 1000 & echo $!; wait", stderr="merge") as shell:
@@ -719,6 +727,7 @@ def test_leaving_the_block_ends_the_group(loop: Cell) -> None:
     run(main, loop)
 
 
+@pytest.mark.default_only
 def test_signals_go_to_the_group() -> None:
     async def main() -> None:
         async with open_process("sh", "-c", "trap 'echo hup' HUP; echo on; while :; do sleep 0.01; done") as shell:
@@ -731,6 +740,7 @@ def test_signals_go_to_the_group() -> None:
     run(main)
 
 
+@pytest.mark.default_only
 def test_misuse_of_a_process_is_refused() -> None:
     async def main() -> None:
         with pytest.raises(ValueError, match=r"open_process\(stderr=...\) must be one of"):
@@ -761,7 +771,7 @@ def test_misuse_of_a_process_is_refused() -> None:
 # stream_lines
 
 
-def test_lines_as_they_come(cell: Cell) -> None:
+def test_lines_as_they_come(loop: Cell) -> None:
     async def main() -> None:
         async with stream_lines("seq", "1000") as lines:
             assert [int(line) async for line in lines] == list(range(1, 1001))
@@ -774,7 +784,7 @@ def test_lines_as_they_come(cell: Cell) -> None:
                 break
         assert lines.returncode is not None
 
-    run(main, cell)
+    run(main, loop)
 
 
 def test_after_the_last_line_comes_the_verdict(loop: Cell) -> None:
@@ -797,6 +807,7 @@ def test_after_the_last_line_comes_the_verdict(loop: Cell) -> None:
     run(main, loop)
 
 
+@pytest.mark.default_only
 def test_who_takes_no_lines_stops_the_process() -> None:
     async def main() -> None:
         async with open_process("yes") as yes:
@@ -835,6 +846,7 @@ def test_in_a_thread_that_is_not_the_main_one(loop: Cell) -> None:
     assert failures == []
 
 
+@pytest.mark.default_only
 @pytest.mark.parametrize("how", ["no pidfd", "no waitid"])
 def test_without_pidfd_a_thread_waits(how: str, loop: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(pid: int, flags: int = 0) -> int:
@@ -853,6 +865,7 @@ def test_without_pidfd_a_thread_waits(how: str, loop: Cell, monkeypatch: pytest.
     run(main, loop)
 
 
+@pytest.mark.default_only
 def test_one_that_somebody_else_reaps_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with open_process("cat") as cat:
@@ -980,6 +993,7 @@ def test_the_exit_of_the_interpreter_leaves_nothing_running() -> None:
     eventually(lambda: not alive(int(done.stdout)))
 
 
+@pytest.mark.default_only
 def test_importing_loopwright_does_not_import_what_only_processes_need() -> None:
     program = (
         "import sys, loopwright; print([m for m in ('loopwright._child', 'fcntl', 'termios') if m in sys.modules])"
