@@ -12,6 +12,7 @@ import itertools
 import random
 import re
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -388,6 +389,39 @@ def test_retries_at_seventy_percent_failures_are_bounded_and_spread() -> None:
     assert len(set(spread)) > 0.98 * len(spread) > 200, "no two of them in step"
 
 
+# -------------------------------------------------------------------------------------------------------------- pools
+
+
+def test_fifty_hosts_share_fifty_connections_and_none_has_more_than_ten() -> None:
+    open_by_host: Counter[int] = Counter()
+    peaks: Counter[str] = Counter()
+
+    async def connect(host: int) -> int:
+        open_by_host[host] += 1  # it counts from here on: a connect in flight holds a socket
+        peaks["all"] = max(peaks["all"], open_by_host.total())
+        peaks["host"] = max(peaks["host"], open_by_host[host])
+        await job(0.05)
+        return host
+
+    async def close(host: int) -> None:
+        await job(0.01)
+        open_by_host[host] -= 1
+
+    async def main() -> None:
+        async with loopwright.KeyedPool(connect, close=close, max_size=50, max_per_key=10) as pool:
+
+            async def request(host: int) -> None:
+                async with pool.acquire(host):
+                    await job(0.1)
+
+            busy = [request(0) for _ in range(200)]
+            await asyncio.gather(*busy, *[request(host) for _ in range(20) for host in range(50)])
+
+    testing.run(main)
+    assert dict(peaks) == {"all": 50, "host": 10}
+    assert open_by_host.total() == 0
+
+
 # ----------------------------------------------------------------------------------------------------------- shutdown
 
 
@@ -505,9 +539,11 @@ def test_an_eager_task_that_ends_at_once_needs_no_turn_of_the_loop() -> None:
 
 
 def test_every_row_of_the_page_names_a_test_that_is_there() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "claims.md").read_text()
-    named = set(re.findall(r"`(test_\w+)`", page))
+    tests = Path(__file__).parent
+    named = set(re.findall(r"`(test_\w+)`", (tests.parent / "docs" / "claims.md").read_text()))
     here = {name for name in globals() if name.startswith("test_")} - {
         "test_every_row_of_the_page_names_a_test_that_is_there"
     }
-    assert named == here
+    assert here <= named
+    elsewhere = "".join(path.read_text() for path in tests.glob("test_*.py"))
+    assert [name for name in named - here if f"def {name}(" not in elsewhere] == []
