@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import pytest
 from support.cancels import EVERY_STEP, cancels, in_cell
-from support.loops import PLAIN, Cell, VirtualLoop, run
+from support.loops import Cell, VirtualLoop, run
 
 from loopwright import Background, GroupFull, LoopMismatch, Restart
 from loopwright.testing import Play, cancel_sweep, random_cancels
@@ -625,4 +625,4 @@ def test_sweep(cell: Cell) -> None:
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_cancels(closing, cancels(cell=cell != PLAIN, share=0.2), level="task", **in_cell(cell))
+    random_cancels(closing, cancels(cell=cell, share=0.2), level="task", **in_cell(cell))

@@ -293,7 +293,7 @@ def test_random_cancels() -> None:
 
 def test_random_cancels_in_every_cell(cell: Cell) -> None:
     if cell != PLAIN:
-        random_cancels(breaker_under_random_cancels, cancels(cell=True, share=0.1), seed=2, **in_cell(cell))
+        random_cancels(breaker_under_random_cancels, cancels(cell=cell, share=0.1), seed=2, **in_cell(cell))
 
 
 # ------------------------------------------------------------------------------- what counts

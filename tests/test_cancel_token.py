@@ -415,7 +415,9 @@ def test_random_cancels() -> None:
 
 
 def test_random_cancels_in_every_cell(cell: Cell) -> None:
-    random_cancels(family, min(cancels(cell=True, share=0.25), 2_000), seed=2, level="task", **in_cell(cell))
+    random_cancels(
+        family, min(cancels(cell=cell, again=True, share=0.25), 2_000), seed=2, level="task", **in_cell(cell)
+    )
 
 
 def test_the_guides_sleep_swallows_what_ours_raises(cell: Cell) -> None:

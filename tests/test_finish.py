@@ -368,4 +368,4 @@ def test_sweep(cell: Cell) -> None:
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_cancels(commits, cancels(cell=cell != PLAIN), level="task", **in_cell(cell))
+    random_cancels(commits, cancels(cell=cell), level="task", **in_cell(cell))

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from support.cancels import EVERY_STEP, cancels, in_cell
-from support.loops import PLAIN, Cell, VirtualLoop, run
+from support.loops import Cell, VirtualLoop, run
 
 from loopwright import BoundedSemaphore, Event, Keyed, Lock, Queue, Semaphore
 from loopwright.testing import Play, SimLoop, cancel_sweep, random_cancels
@@ -596,4 +596,4 @@ def test_sweep(cell: Cell) -> None:
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_cancels(scenario, cancels(cell=cell != PLAIN, share=0.05), **in_cell(cell))
+    random_cancels(scenario, cancels(cell=cell, share=0.05), **in_cell(cell))

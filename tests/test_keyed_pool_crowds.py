@@ -144,7 +144,7 @@ def test_sweep(cell: Cell) -> None:
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_cancels(shared, cancels(cell=cell != PLAIN, share=0.04), **in_cell(cell))
+    random_cancels(shared, cancels(cell=cell, share=0.04), **in_cell(cell))
 
 
 # ------------------------------------------------------------------------------- many keys

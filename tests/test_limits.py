@@ -537,7 +537,7 @@ def test_promise_1_random_cancels_in_every_cell(cell: Cell, what: str) -> None:
     if cell != PLAIN:
         scenario, share = RANDOM[what]
         random_cancels(
-            named(scenario, f"{what} under cancels, {cell}"), cancels(cell=True, share=share), seed=2, **in_cell(cell)
+            named(scenario, f"{what} under cancels, {cell}"), cancels(cell=cell, share=share), seed=2, **in_cell(cell)
         )
 
 

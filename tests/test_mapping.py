@@ -1246,7 +1246,7 @@ def test_random_cancels_in_every_cell(cell: Cell, isolate: bool) -> None:
     def setup(loop: asyncio.AbstractEventLoop) -> None:
         loop.set_debug(cell.debug)
 
-    delivered = cancels(cell=True, share=0.25)
+    delivered = cancels(cell=cell, again=True, share=0.25)
     for form in ("list", "iterator"):
         random_cancels(storm(isolate, form), delivered, seed=7, loop_factory=cell.new_loop, setup=setup, level="task")
 

@@ -119,7 +119,7 @@ def test_each_call_is_counted_once_whatever_is_cancelled_when(cell: Cell) -> Non
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_cancels(scenario, cancels(cell=cell != PLAIN, share=0.005), **in_cell(cell))
+    random_cancels(scenario, cancels(cell=cell, share=0.005), **in_cell(cell))
 
 
 def test_time_is_the_virtual_time_of_a_simulated_loop() -> None:

@@ -412,5 +412,9 @@ def test_random_cancels_in_every_cell(cell: Cell, kind: str) -> None:
         loop.set_debug(cell.debug)
 
     random_cancels(
-        play_of(kind, False), cancels(cell=True, share=0.5), loop_factory=cell.new_loop, setup=setup, level="task"
+        play_of(kind, False),
+        cancels(cell=cell, again=True, share=0.5),
+        loop_factory=cell.new_loop,
+        setup=setup,
+        level="task",
     )

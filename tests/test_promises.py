@@ -210,5 +210,5 @@ def test_random_cancels(scenario: Any) -> None:
 def test_random_cancels_in_every_cell(cell: Cell) -> None:
     if cell != PLAIN:
         random_cancels(
-            a_service_under_random_cancels, cancels(cell=True, share=0.2), seed=6, level="task", **in_cell(cell)
+            a_service_under_random_cancels, cancels(cell=cell, share=0.2), seed=6, level="task", **in_cell(cell)
         )

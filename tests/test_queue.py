@@ -203,7 +203,7 @@ def test_promise_6_items_got_and_left_are_items_put_under_random_cancels(make: t
 
 def test_promise_6_in_every_cell(cell: Cell) -> None:
     if cell != PLAIN:
-        random_cancels(traffic(Queue), cancels(cell=True), seed=7, level="task", **in_cell(cell))
+        random_cancels(traffic(Queue), cancels(cell=cell), seed=7, level="task", **in_cell(cell))
 
 
 async def getters_and_an_item(play: Play) -> None:

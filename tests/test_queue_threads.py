@@ -275,5 +275,5 @@ def test_promise_6_with_threads_at_the_queue(cell: Cell) -> None:
             assert sorted(own) == list(range(len(own)))
 
     with ThreadPoolExecutor(1) as threads:
-        count = max(20, cancels(cell=True, share=0.1))
+        count = max(20, cancels(cell=cell, again=True, share=0.1))
         random_cancels(threads_and_tasks, count, seed=9, patience=30, **in_cell(cell))

@@ -259,7 +259,7 @@ def test_sweep(cell: Cell) -> None:
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_cancels(a_race, cancels(cell=cell != PLAIN), level="task", **in_cell(cell))
+    random_cancels(a_race, cancels(cell=cell), level="task", **in_cell(cell))
 
 
 def test_a_race_in_a_failing_group(cell: Cell) -> None:

@@ -193,7 +193,7 @@ def test_random_cancels() -> None:
 
 def test_random_cancels_in_every_cell(cell: Cell) -> None:
     if cell != PLAIN:
-        random_cancels(limiter_under_random_cancels, cancels(cell=True, share=0.1), seed=2, **in_cell(cell))
+        random_cancels(limiter_under_random_cancels, cancels(cell=cell, share=0.1), seed=2, **in_cell(cell))
 
 
 def test_a_waiter_that_runs_late_does_not_let_two_pass_at_once() -> None:

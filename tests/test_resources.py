@@ -872,4 +872,4 @@ def test_sweep(cell: Cell) -> None:
 
 
 def test_random_cancels(cell: Cell) -> None:
-    random_cancels(scenario, cancels(cell=cell != PLAIN, share=0.02), **in_cell(cell))
+    random_cancels(scenario, cancels(cell=cell, share=0.02), **in_cell(cell))

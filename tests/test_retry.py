@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 from support.cancels import EVERY_STEP, cancels, in_cell
-from support.loops import CELLS, PLAIN, Cell, parameters, run
+from support.loops import CELLS, Cell, parameters, run
 
 from loopwright import (
     Background,
@@ -507,7 +507,7 @@ def test_a_cancel_at_every_step_is_passed_on(cell: Cell) -> None:
 
 @pytest.mark.parametrize("cell", parameters([cell for cell in CELLS if not cell.debug]))
 def test_random_cancels(cell: Cell) -> None:
-    random_cancels(scenario, cancels(cell=cell != PLAIN, share=0.02), **in_cell(cell))
+    random_cancels(scenario, cancels(cell=cell, share=0.02), **in_cell(cell))
 
 
 def test_every_cell_has_the_same_results(cell: Cell) -> None:

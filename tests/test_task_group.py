@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 import pytest
 from support.cancels import EVERY_STEP, cancels, in_cell
-from support.loops import PLAIN, Cell, run
+from support.loops import Cell, run
 
 import loopwright
 from loopwright import GroupFull, LoopMismatch, TaskGroup, _loopwright
@@ -885,7 +885,7 @@ def test_sweep(cell: Cell, victim: str, scenario: Any) -> None:
 
 @pytest.mark.parametrize("scenario", [limited_group, failing_group, cancelled_group, nested_groups])
 def test_random_cancels(cell: Cell, scenario: Any) -> None:
-    random_cancels(scenario, cancels(cell=cell != PLAIN, share=0.25), level="task", **in_cell(cell))
+    random_cancels(scenario, cancels(cell=cell, share=0.25), level="task", **in_cell(cell))
 
 
 # ------------------------------------------------------------------------------- anyio

@@ -256,7 +256,7 @@ def test_random_cancels() -> None:
 
 
 def test_random_cancels_in_every_cell(cell: Cell) -> None:
-    random_cancels(storm, min(cancels(cell=True, share=0.25), 2_000), seed=1, level="task", **in_cell(cell))
+    random_cancels(storm, min(cancels(cell=cell, again=True, share=0.25), 2_000), seed=1, level="task", **in_cell(cell))
 
 
 # -------------------------------------------------------------------- nesting and deadlines
