@@ -40,8 +40,8 @@ enum Function {
     /// A short cut, for calls with this many arguments besides self; others, and those it declines, go the long way.
     Short(ffi::PyCFunction, ffi::Py_ssize_t),
     Keywords(ffi::PyCFunctionFastWithKeywords),
-    /// The same, unless the first function says that there is nothing to do: then the answer is None.
-    Gated(unsafe extern "C" fn(*mut ffi::PyObject) -> bool, ffi::PyCFunctionFastWithKeywords),
+    /// Any kind, unless this says that there is nothing to do: then the answer is None.
+    Gated(unsafe extern "C" fn(*mut ffi::PyObject) -> bool),
     /// Any other kind: through the descriptor.
     Other,
 }
@@ -71,11 +71,8 @@ unsafe extern "C" fn call(
                 Function::Keywords(function) => {
                     return function(*arguments, arguments.add(1).cast_mut(), count - 1, names);
                 }
-                Function::Gated(is_shut, function) => {
-                    if count > 1 && is_shut(*arguments) {
-                        return ffi::Py_NewRef(ffi::Py_None());
-                    }
-                    return function(*arguments, arguments.add(1).cast_mut(), count - 1, names);
+                Function::Gated(is_shut) if count > 1 && is_shut(*arguments) => {
+                    return ffi::Py_NewRef(ffi::Py_None());
                 }
                 Function::Short(function, arguments_wanted) if count == 1 + arguments_wanted && names.is_null() => {
                     let argument = if arguments_wanted == 0 { null_mut() } else { *arguments.add(1) };
@@ -84,7 +81,7 @@ unsafe extern "C" fn call(
                         return result;
                     }
                 }
-                Function::NoArguments(_) | Function::Short(..) | Function::Other => {}
+                Function::NoArguments(_) | Function::Short(..) | Function::Gated(_) | Function::Other => {}
             }
         }
         ffi::PyObject_Vectorcall(this.method, arguments, flags, names)
@@ -249,7 +246,7 @@ unsafe extern "C" fn is_shut<G: Gate>(slf: *mut ffi::PyObject) -> bool {
     }
 }
 
-/// Puts a gate in front of a method with keywords.
+/// Puts a gate in front of a method; a call without arguments goes past it.
 ///
 /// # Errors
 /// `AttributeError` when the method is not there, `TypeError` when PyO3 has not made it.
@@ -257,12 +254,7 @@ pub fn gate<G: Gate>(py: Python<'_>, name: &str) -> PyResult<()> {
     let owner = py.get_type::<G::Owner>();
     let method = wrap(&owner.getattr(name)?)?;
     // SAFETY: an object of our own type, which nobody calls yet.
-    unsafe {
-        let this = method.as_ptr().cast::<AsyncMethod>();
-        if let Function::Keywords(function) = (*this).function {
-            (*this).function = Function::Gated(is_shut::<G>, function);
-        }
-    }
+    unsafe { (*method.as_ptr().cast::<AsyncMethod>()).function = Function::Gated(is_shut::<G>) };
     owner.setattr(name, method)
 }
 
