@@ -134,6 +134,7 @@ _BreakerState = Literal["closed", "open", "half_open", "isolated"]
 class _Breaker:
     """The native part of CircuitBreaker."""
 
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
     def _configure(
         self,
         failure_rate: float,
