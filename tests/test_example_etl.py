@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from support.servers import Postgres
 
 requires.module("aiohttp")
-requires.module("asyncpg")
 
 import aiohttp  # noqa: E402
 import etl  # noqa: E402
@@ -35,6 +34,12 @@ from loopwright.integrations import asyncpg  # noqa: E402
 from loopwright.testing import run as simulated  # noqa: E402
 
 pytestmark = pytest.mark.default_only
+
+
+@pytest.fixture(autouse=True)
+def driver() -> None:
+    requires.module("asyncpg")
+
 
 FILES, ROWS = 8, 500
 SANE = ROWS - ROWS // BROKEN_EACH
