@@ -6,11 +6,14 @@ import asyncio
 import concurrent.futures
 import contextvars
 import gc
+import json
 import logging
+import math
 import os
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +24,7 @@ from support.loops import Cell, run
 import loopwright
 from loopwright import (
     CallCancelled,
+    OffloadStats,
     OffloadTimeout,
     Semaphore,
     _trace,
@@ -395,6 +399,38 @@ def test_a_place_that_there_is_not(on: Any) -> None:
             await offload(abs, -1, on=on)
 
     run(main)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="subinterpreters came with CPython 3.14")
+def test_interpreters_give_results_errors_and_keep_their_permit_when_abandoned() -> None:
+    async def until(done: Callable[[OffloadStats], bool]) -> None:
+        while not done(offload.stats()):  # noqa: ASYNC110 (another thread does it)
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        answers = await asyncio.gather(*[offload(math.factorial, n, on="interpreter") for n in range(6)])
+        assert answers == [1, 1, 2, 6, 24, 120]
+        with pytest.raises(json.JSONDecodeError) as caught:
+            await offload(json.loads, "{", on="interpreter")
+        assert "raw_decode" in str(caught.value.__cause__)
+        with pytest.raises(ValueError, match="put it into a module of its own"):
+            await offload(_of_the_main_module, on="interpreter")
+        sleeper = asyncio.create_task(offload(time.sleep, 0.5, on="interpreter"))
+        await until(lambda stats: stats.running == 1)
+        sleeper.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sleeper
+        assert offload.stats().abandoned == 1
+        await until(lambda stats: stats.abandoned == 0)
+
+    asyncio.run(main())
+
+
+def _of_the_main_module() -> None:
+    raise AssertionError("it is never called")
+
+
+_of_the_main_module.__module__ = "__main__"
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="has interpreters")
