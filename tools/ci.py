@@ -40,7 +40,7 @@ BENCHED = ["3.11", "3.13", "3.14", "3.15"]
 STUBTEST = ["--ignore-disjoint-bases", "--allowlist=tools/stubtest-allowed.txt", "--ignore-unused-allowlist"]
 SHOWN = 8
 """Failed tests of one suite that are repeated at the end."""
-SUITE_LIMIT = 30 * 60
+SUITE_LIMIT = 45 * 60
 """Seconds that one run of pytest may take before it is killed; a single test has 120."""
 
 _COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)\b")
