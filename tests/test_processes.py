@@ -574,7 +574,7 @@ def test_a_line_longer_than_any_limit_comes_in_pieces(loop: Cell) -> None:
     async def main() -> None:
         pieces: list[str] = []
         program = "import os\nos.write(1, ('é' * 150_001 + '\\nshort\\n').encode())"
-        await run_process(*python(program), on_line=pieces.append, max_line=1000)
+        await run_process(*python(program), on_line=pieces.append, max_line=1001)  # in the middle of a character
         assert pieces[-1] == "short"
         assert "".join(pieces[:-1]) == "é" * 150_001
         assert {len(piece) for piece in pieces[:-2]} == {500}
@@ -667,7 +667,19 @@ def test_on_a_terminal_of_its_own(loop: Cell) -> None:
     run(main, loop)
 
 
+@pytest.fixture
+def signals_as_in_a_terminal() -> Iterator[None]:
+    """Programs get SIGINT and SIGHUP, also where these tests run behind ``nohup`` or ``&``, which ignore them."""
+    ignored = {number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_IGN}
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.mark.default_only
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_control_c_reaches_what_runs_on_a_terminal() -> None:
     async def main() -> None:
         async with open_process("sh", "-c", "trap 'echo interrupted; exit 4' INT; echo on; read x", pty=True) as shell:
@@ -728,6 +740,7 @@ def test_leaving_the_block_ends_the_group(loop: Cell) -> None:
 
 
 @pytest.mark.default_only
+@pytest.mark.usefixtures("signals_as_in_a_terminal")
 def test_signals_go_to_the_group() -> None:
     async def main() -> None:
         async with open_process("sh", "-c", "trap 'echo hup' HUP; echo on; while :; do sleep 0.01; done") as shell:

@@ -319,8 +319,8 @@ MUTANTS = [
     Mutant(
         "output: the first bytes are kept",
         "crates/core/src/output.rs",
-        "        self.bytes.drain(..above);",
-        "        self.bytes.truncate(self.bytes.len() - above);",
+        "        let kept = &chunk[chunk.len().saturating_sub(self.most)..];",
+        "        let kept = &chunk[..chunk.len().min(self.most)];",
         PROCESS,
     ),
     Mutant(
