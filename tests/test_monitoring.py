@@ -315,7 +315,7 @@ def test_nothing_is_kept_alive() -> None:
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
-        with monitor():
+        with monitor(threshold=60):  # a line about it, because the collection was slow, would keep it alive
             thing = Thing()
             alive = weakref.ref(thing)
             task = asyncio.ensure_future(wait(thing))
