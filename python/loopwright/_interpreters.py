@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import pickle
 import sys
 import threading
@@ -69,6 +70,7 @@ class Interpreters:
         self._lock = threading.Lock()
         self._idle: list[_Interpreter] = []
         atexit.register(self.close)
+        os.register_at_fork(before=self.close)  # CPython 3.15.0 crashes in a child that inherits one
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs ``function(*args, **kwargs)`` in a subinterpreter, in this thread."""
