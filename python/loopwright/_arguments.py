@@ -8,7 +8,7 @@ import math
 from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["Unstarted", "coroutines", "count", "seconds"]
+__all__ = ["Unstarted", "coroutines", "count", "real", "seconds"]
 
 
 def seconds(value: object, what: str, *, positive: bool = False) -> float:
@@ -26,6 +26,13 @@ def count(value: object, what: str, *, least: int = 1, below: float = math.inf) 
         raise TypeError(f"{what} must be an int, got {value!r}")
     if not least <= value < below:
         raise ValueError(f"{what} must be {least} or more, got {value}")
+    return value
+
+
+def real(value: object, what: str) -> float:
+    """Reads a number, whose bounds the caller knows. ``what`` names it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{what} must be a number, got {value!r}")
     return value
 
 

@@ -535,6 +535,23 @@ class Child:
                     first = first or error
         return first
 
+    async def close(self, kind: type[BaseException] | None) -> None:
+        """At the end of its block: ends it and waits until nothing of it is left, whatever cancels arrive.
+
+        The first of those is raised then, unless the block ends in a cancel anyway; ``kind`` is what it ends in.
+        """
+        arrived: asyncio.CancelledError | None = None
+        try:
+            self.end()
+            arrived = await self.outlast()
+        finally:
+            self.abandon()
+        if arrived is not None and (kind is None or not issubclass(kind, asyncio.CancelledError)):
+            try:
+                raise arrived
+            finally:
+                del arrived
+
     # Its end
 
     def expire_after(self, seconds: float) -> None:

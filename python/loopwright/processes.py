@@ -409,19 +409,8 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Ends its group."""
-        del traceback
-        child = self._started
-        arrived: asyncio.CancelledError | None = None
-        try:
-            child.end()
-            arrived = await child.outlast()
-        finally:
-            child.abandon()
-        if arrived is not None and (kind is None or not issubclass(kind, asyncio.CancelledError)):
-            try:
-                raise arrived
-            finally:
-                del arrived, error
+        del error, traceback
+        await self._started.close(kind)
 
     @property
     def _started(self) -> Child:
@@ -652,20 +641,10 @@ class LineStream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Ends the command's group."""
-        del traceback
+        del error, traceback
         child = self._child
         assert child is not None
-        arrived: asyncio.CancelledError | None = None
-        try:
-            child.end()
-            arrived = await child.outlast()
-        finally:
-            child.abandon()
-        if arrived is not None and (kind is None or not issubclass(kind, asyncio.CancelledError)):
-            try:
-                raise arrived
-            finally:
-                del arrived, error
+        await child.close(kind)
         if kind is None and child.error is not None and not self._told:
             raise child.error
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
-from loopwright._arguments import count, seconds
+from loopwright._arguments import count, real, seconds
 from loopwright._http_errors import http_retry_after, is_transient
 from loopwright._loopwright import _RetryBudget, _RetryPolicy
 from loopwright._retry_call import FailedAttempt, FailedCall, RetryEvent, RetryReport, now, span
@@ -601,8 +601,7 @@ A status is an error after ``raise_for_status()`` only. Whether a request may be
 
 
 def _number(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{what} must be a number, got {value!r}")
-    if not 0 <= value < math.inf:
+    read = real(value, what)
+    if not 0 <= read < math.inf:
         raise ValueError(f"{what} must be 0 or more, got {value!r}")
-    return float(value)
+    return float(read)

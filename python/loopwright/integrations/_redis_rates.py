@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from loopwright._arguments import seconds
+from loopwright._arguments import real, seconds
 from loopwright.errors import LimitUnavailable, RateLimitExceeded
 from loopwright.integrations._redis_shared import Answer, Fail, Script, Shared, units
 from loopwright.limits import RateLimiterStats
@@ -266,8 +266,7 @@ def _text(value: bytes | str) -> str:
 
 
 def _positive(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{what} must be a number, got {value!r}")
-    if not 0 < value < math.inf:
+    read = real(value, what)
+    if not 0 < read < math.inf:
         raise ValueError(f"{what} must be more than 0 and finite, got {value!r}")
-    return float(value)
+    return float(read)

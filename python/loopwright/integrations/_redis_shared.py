@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from loopwright._arguments import seconds
+from loopwright._arguments import count, real, seconds
 from loopwright.errors import LimitUnavailable, LoopMismatch
 from loopwright.timeouts import timeout
 
@@ -265,22 +265,18 @@ async def settled(task: asyncio.Task[Any], limit: float) -> bool:
 
 def units(value: object, what: str, most: float) -> int:
     """Reads a number of permits or units, from 1 to what there can be at all."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{what} must be 1 or more, got {value}")
-    if value > most:
+    read = count(value, what)
+    if read > most:
         raise ValueError(f"{what} must be no more than {most:g}, which is all there can be at once, got {value}")
-    return value
+    return read
 
 
 def share(value: object, what: str) -> float:
     """Reads a part of a whole: more than 0, up to 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{what} must be a number, got {value!r}")
-    if not 0 < value <= 1:
+    read = real(value, what)
+    if not 0 < read <= 1:
         raise ValueError(f"{what} must be more than 0 and no more than 1, got {value!r}")
-    return float(value)
+    return float(read)
 
 
 def _means_unavailable(error: Exception) -> bool:
