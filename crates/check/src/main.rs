@@ -1,0 +1,3 @@
+//! The command `loopwright-check`.
+
+fn main() {}

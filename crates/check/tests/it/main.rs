@@ -1,0 +1,1 @@
+//! The one integration test binary of the analyser: what it stands on takes long to link.
