@@ -48,9 +48,10 @@ def _digest(parts: Iterable[bytes]) -> str:
 
 
 def sources() -> str:
-    """A digest of everything the extension is built from."""
+    """A digest of everything the extension is built from; the analyser is not."""
     files = [ROOT / name for name in ("Cargo.toml", "Cargo.lock", "pyproject.toml")]
-    files += sorted(path for path in (ROOT / "crates").rglob("*") if path.suffix in {".rs", ".toml", ".py"})
+    crates = [ROOT / "crates" / name for name in ("core", "python", "cli")]
+    files += sorted(path for crate in crates for path in crate.rglob("*") if path.suffix in {".rs", ".toml", ".py"})
     return _digest(part for path in files for part in (str(path.relative_to(ROOT)).encode(), path.read_bytes()))
 
 

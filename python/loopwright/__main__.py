@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import cast
 
+from loopwright._launch import analyser
 from loopwright._launch.command import RunOptions, launch
 from loopwright._loopwright import _parse_args
 
@@ -17,6 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     if command == "print":
         print(fields["text"], end="", file=sys.stderr if fields["to_stderr"] else sys.stdout)
         return cast(int, fields["code"])
+    if command == "check":
+        return analyser.run(fields["arguments"])
     return launch(cast(RunOptions, fields))
 
 

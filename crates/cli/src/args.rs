@@ -1,6 +1,7 @@
-//! The command line: `loopwright run [options] TARGET [args]`.
+//! The command line: `loopwright run [options] TARGET [args]` and `loopwright check [args]`.
 //!
-//! Everything after `TARGET` belongs to the program, hyphens included; our own options come before it.
+//! Everything after `TARGET` belongs to the program, hyphens included; our own options come before it. Everything after
+//! `check` belongs to the analyser, a program of its own.
 
 use std::ffi::OsString;
 
@@ -25,11 +26,16 @@ pub const WRAPS: &[(&str, &str)] = &[
     ("SIGTERM and SIGINT, in C", "a note to the watchdog thread, then whatever handler the program has"),
 ];
 
+/// The subcommand whose arguments are not ours.
+const CHECK: &str = "check";
+
 /// A parsed command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// `loopwright run`
     Run(Run),
+    /// `loopwright check`: the analyser's arguments, as they were given.
+    Check(Vec<OsString>),
     /// Nothing to do but print: help, a version, or what is wrong with the arguments.
     Print {
         /// The text.
@@ -76,6 +82,11 @@ where
     T: Into<OsString> + Clone,
 {
     let argv: Vec<OsString> = argv.into_iter().map(Into::into).collect();
+    if let [first, rest @ ..] = argv.as_slice()
+        && first == CHECK
+    {
+        return Command::Check(rest.to_vec()); // past clap, which would take a `--help` or a `--` for its own
+    }
     let full = std::iter::once(OsString::from("loopwright")).chain(argv);
     let matches = match command().try_get_matches_from(full) {
         Ok(matches) => matches,
@@ -99,6 +110,7 @@ fn command() -> clap::Command {
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
         .subcommand(run_command())
+        .subcommand(clap::Command::new(CHECK).about("Finds what blocks the event loop, across files and dependencies"))
 }
 
 fn run_command() -> clap::Command {
@@ -244,6 +256,14 @@ mod tests {
     }
 
     #[test]
+    fn the_arguments_of_check_are_not_touched() {
+        for words in [&["--help"][..], &["--", "-x"], &[], &["src/", "--", "run"]] {
+            let argv = ["check"].iter().chain(words);
+            assert_eq!(parse(argv), Command::Check(words.iter().map(OsString::from).collect()));
+        }
+    }
+
+    #[test]
     fn defaults() {
         let parsed = run(&["run", "pkg.mod:main"]);
         assert_eq!(parsed.grace, None);
@@ -279,6 +299,14 @@ mod tests {
                 Command::Print { to_stderr: false, code: 0, text } => assert!(!text.is_empty()),
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn help_lists_every_command() {
+        match parse(["--help"]) {
+            Command::Print { text, .. } => assert!(text.contains("  run ") && text.contains("  check "), "{text}"),
+            other => panic!("{other:?}"),
         }
     }
 }

@@ -4,7 +4,8 @@ use loopwright_cli::args::{self, Command, Sink};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// Parses the arguments of `loopwright`: `("print", {text, to_stderr, code})` or `("run", {…})`.
+/// Parses the arguments of `loopwright` into what to do and its fields: `("print", {text, to_stderr, code})`,
+/// `("run", {…})` or `("check", {arguments})`.
 #[pyfunction]
 pub fn _parse_args(py: Python<'_>, argv: Vec<std::ffi::OsString>) -> PyResult<(&'static str, Bound<'_, PyDict>)> {
     let fields = PyDict::new(py);
@@ -14,6 +15,10 @@ pub fn _parse_args(py: Python<'_>, argv: Vec<std::ffi::OsString>) -> PyResult<(&
             fields.set_item("to_stderr", to_stderr)?;
             fields.set_item("code", code)?;
             Ok(("print", fields))
+        }
+        Command::Check(arguments) => {
+            fields.set_item("arguments", arguments)?;
+            Ok(("check", fields))
         }
         Command::Run(run) => {
             let report = run.report.into_iter().map(|sink| match sink {
