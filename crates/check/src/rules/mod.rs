@@ -2,6 +2,8 @@
 
 use crate::rule::Rule;
 
+pub mod support;
+
 /// Every rule, by code.
 pub fn all() -> &'static [&'static dyn Rule] {
     &[]
