@@ -1,0 +1,7 @@
+from storage import Storage
+
+
+async def upload(request, storage: Storage):
+    body = await request.read()
+    storage.put(request.match_info["name"], body)
+    return len(body)

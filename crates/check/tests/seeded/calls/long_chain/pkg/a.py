@@ -1,0 +1,5 @@
+from pkg.b import summarise
+
+
+async def report(account: int) -> str:
+    return summarise(account)

@@ -1,0 +1,6 @@
+from db import session
+
+
+async def names(request):
+    with session() as s:
+        return s.names()

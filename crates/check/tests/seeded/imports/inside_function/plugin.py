@@ -1,0 +1,5 @@
+async def export(rows, path):
+    from writers import write_rows
+
+    await rows.ready()
+    write_rows(rows.all(), path)

@@ -1,0 +1,3 @@
+from .db import find_product
+
+__all__ = ["find_product"]

@@ -1,0 +1,6 @@
+import acme.transfer
+
+
+async def replicate(source: str, target: str) -> None:
+    while True:
+        acme.transfer.copy(source, target)

@@ -1,0 +1,7 @@
+from redis import asyncio as redis
+
+client = redis.Redis(host="cache")
+
+
+async def get(key):
+    return await client.get(key)  # OK: the asyncio client

@@ -1,0 +1,1 @@
+from jobkit.base import BaseWorker as BaseWorker

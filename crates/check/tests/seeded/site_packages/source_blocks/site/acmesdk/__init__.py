@@ -1,0 +1,3 @@
+from ._client import charge
+
+__all__ = ["charge"]

@@ -1,0 +1,12 @@
+import asyncio
+
+
+async def consume(queue: asyncio.Queue, handle) -> None:
+    while True:
+        try:
+            item = await queue.get()
+            await handle(item)
+        except ValueError as error:
+            print(error)
+        finally:
+            queue.task_done()  # BUG: LW507

@@ -1,0 +1,3 @@
+from tools.net import get_json
+
+__all__ = ["get_json"]
