@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CI_PY := $(PYTHON) tools/ci.py
 
-.PHONY: help demo example-api example-etl test test-cluster bench stress lint mutants docs setup clean
+.PHONY: help demo example-api example-etl test test-cluster bench stress lint analyser mutants docs setup clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -16,7 +16,7 @@ example-api: ## a FastAPI service over PostgreSQL and Redis: restarted under loa
 example-etl: ## files from a web server into PostgreSQL: interrupted, gone on with, and once on a Dask cluster
 	@$(CI_PY) example-etl
 
-test: ## lint, docs, Rust tests, the full suite, the core suite on every other CPython, the mutation run
+test: ## lint, docs, Rust tests, the full suite, the analyser, the core suite on every other CPython, the mutation run
 	@$(CI_PY) test
 
 test-cluster: ## amap on a real Ray of this machine, whose workers are killed; CPython with Ray's wheels
@@ -30,6 +30,9 @@ stress: ## the full suite with 1e6 random cancels per object, and other librarie
 
 lint: ## rustfmt, clippy, ruff, mypy --strict, stubtest
 	@$(CI_PY) lint
+
+analyser: ## crates/check: clippy, its tests, its program in target/analyser, the Python tests that need it
+	@$(CI_PY) analyser
 
 mutants: ## hand-broken variants of the core: each has to turn a test red
 	@$(CI_PY) mutants

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +25,19 @@ def cell(request: pytest.FixtureRequest) -> Cell:
     """Each loop, eager and not, in debug mode and not."""
     cell: Cell = request.param
     return cell
+
+
+@pytest.fixture(scope="session")
+def analyser() -> Path:
+    """The built program of crates/check. Tests that take it run in the step that builds it, not in the suites."""
+    return requires.analyser()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is applied
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "analyser" in getattr(item, "fixturenames", ()):
+            item.add_marker("analyser")
 
 
 @pytest.fixture(scope="session")

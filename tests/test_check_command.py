@@ -115,3 +115,8 @@ def test_the_hook_for_pre_commit_runs_the_program_that_crates_check_makes() -> N
     assert hook["language"] == "python"
     assert hook["pass_filenames"] is False
     assert [(ROOT / path).resolve() for path in hook["additional_dependencies"]] == [ROOT / "crates" / "check"]
+
+
+def test_the_built_program_starts(analyser: Path, tmp_path: Path) -> None:
+    done = subprocess.run([analyser, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -37,6 +37,8 @@ from pythons import SUPPORTED, Python, find, probe
 CI = os.environ.get("CI") == "true"
 TESTED = [f"{major}.{minor}" for major, minor in SUPPORTED]
 BENCHED = ["3.11", "3.13", "3.14", "3.15"]
+TOOLKIT = ["--workspace", "--exclude=loopwright-check"]
+"""What cargo looks at where the analyser has a step of its own: see :meth:`House.analyser`."""
 STUBTEST = ["--ignore-disjoint-bases", "--allowlist=tools/stubtest-allowed.txt", "--ignore-unused-allowlist"]
 SHOWN = 8
 """Failed tests of one suite that are repeated at the end."""
@@ -222,7 +224,7 @@ class House:
         checks: dict[str, list[list[str | Path]]] = {
             "rustfmt": [["cargo", "fmt", "--all", "--check"]],
             "clippy": [
-                ["cargo", "clippy", "--workspace", "--all-targets", "--quiet", "--profile=fast", "--", "-D", "warnings"]
+                ["cargo", "clippy", *TOOLKIT, "--all-targets", "--quiet", "--profile=fast", "--", "-D", "warnings"]
             ],
             "ruff": [[bin_("ruff"), "check", "--quiet"], [bin_("ruff"), "format", "--check", "--quiet"]],
             "mypy": [[bin_("mypy"), "--no-error-summary"]],
@@ -235,7 +237,7 @@ class House:
 
     def rust_tests(self, **environment: str) -> None:
         """The machines' own tests and proptest models."""
-        which = ["--workspace", "--exclude=loopwright-python"]
+        which = [*TOOLKIT, "--exclude=loopwright-python"]
         environment = {**self.default.cargo_env(), **environment}
         with self.report.step("Rust tests"):
             if shutil.which("cargo-nextest"):
@@ -244,10 +246,32 @@ class House:
             else:
                 run(["cargo", "test", "--profile=fast", "--quiet", *which], environment)
 
-    def pytest(self, env: Env, *arguments: str, prefix: str = "", **environment: str) -> None:
-        """One run of pytest, counted."""
-        name = f"py{env.base.minor}"
-        with self.report.step(f"pytest on {env.base.version}"):
+    def analyser(self, *, jobs: int | None = None, prefix: str = "") -> None:
+        """The analyser: its lints, its tests and its program, then the Python tests that need the program.
+
+        The type inference that it stands on takes most of the time, so it is compiled once: clippy stands in the
+        compiler's place while the tests are built, since ``cargo clippy`` would read all of it a second time.
+        """
+        driver = shutil.which("clippy-driver")
+        program = ROOT / "target" / "analyser" / "loopwright-check"
+        environment = {"CARGO_TARGET_DIR": str(ROOT / "target")}
+        if driver:
+            environment |= {"RUSTC_WORKSPACE_WRAPPER": driver, "CLIPPY_ARGS": "-D__CLIPPY_HACKERY__warnings"}
+        if jobs is not None:
+            environment["CARGO_BUILD_JOBS"] = str(jobs)
+        command = ["cargo", "test", "--package=loopwright-check", "--all-targets", "--profile=analyser", "--quiet"]
+        building = "analyser: clippy, tests, program"
+        with self.report.step(building):
+            run(command, environment, prefix=prefix, limit=SUITE_LIMIT)
+        if building not in self.report.failed():
+            self.pytest(
+                self.default, "-m", "analyser", prefix=prefix, suite="analyser", LOOPWRIGHT_CHECK_BIN=str(program)
+            )
+
+    def pytest(self, env: Env, *arguments: str, prefix: str = "", suite: str = "", **environment: str) -> None:
+        """One run of pytest, counted under the suite's name or the interpreter's."""
+        name = suite or f"py{env.base.minor}"
+        with self.report.step(f"pytest on {env.base.version}{suite and f' ({suite})'}"):
             lines: list[str] = []
             command: list[str | Path] = [env.python, "-m", "pytest", "-q", "--color=no", *arguments]
             try:
@@ -261,7 +285,7 @@ class House:
                     self.report.failures[name] = failures
 
     def suites(self) -> None:
-        """The full suite on the default interpreter beside the core suite on each other one, and the mutation run.
+        """The full suite on the default interpreter beside the analyser, the core suite on each other one, and mutants.
 
         So many at a time as there are lanes: whichever is free takes the next, so that no core rests while another
         one works through its last suite.
@@ -280,12 +304,15 @@ class House:
             if building in self.report.failed():
                 self.report.counts[f"py{python.minor}"] = Counter(failed=1)
             else:
-                self.pytest(env, "-m", "not default_only", prefix=prefix, LOOPWRIGHT_CORE_SUITE="1")
+                self.pytest(env, "-m", "not default_only and not analyser", prefix=prefix, LOOPWRIGHT_CORE_SUITE="1")
 
         with ThreadPoolExecutor(max_workers=lanes) as executor:
-            full = executor.submit(self.pytest, self.default, prefix=f"[{self.default.base.minor}] ")
+            full = executor.submit(
+                self.pytest, self.default, "-m", "not analyser", prefix=f"[{self.default.base.minor}] "
+            )
+            analyser = executor.submit(self.analyser, jobs=share, prefix="[analyser] ")
             cores = [executor.submit(core, python) for python in self.others.values()]
-            for future in [full, *cores, executor.submit(self.mutants)]:
+            for future in [full, analyser, *cores, executor.submit(self.mutants)]:
                 future.result()
 
     def servers(self) -> None:
@@ -358,6 +385,11 @@ def test(house: House) -> None:
     house.suites()
 
 
+def analyser(house: House) -> None:
+    setup(house)
+    house.analyser()
+
+
 def mutants(house: House) -> None:
     setup(house)
     house.mutants()
@@ -368,7 +400,9 @@ def stress(house: House) -> None:
     house.build()
     house.servers()
     house.rust_tests(LOOPWRIGHT_STRESS="1")
-    house.pytest(house.default, "--timeout=7200", "-o", "faulthandler_timeout=0", LOOPWRIGHT_STRESS="1")
+    house.pytest(
+        house.default, "-m", "not analyser", "--timeout=7200", "-o", "faulthandler_timeout=0", LOOPWRIGHT_STRESS="1"
+    )
 
 
 def docs(house: House) -> None:
@@ -416,7 +450,7 @@ def example_etl(house: House) -> None:
         run([house.default.python, "-m", "support.example_etl"], paths)
 
 
-_ALL = (setup, lint, test, test_cluster, mutants, stress, docs, bench, demo, example_api, example_etl)
+_ALL = (setup, lint, test, test_cluster, analyser, mutants, stress, docs, bench, demo, example_api, example_etl)
 COMMANDS = {command.__name__.replace("_", "-"): command for command in _ALL}
 
 

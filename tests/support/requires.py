@@ -12,12 +12,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn, TypeVar
 
 import pytest
 
 MISSING = "missing:"
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 T = TypeVar("T", pytest.TestReport, pytest.CollectReport)
 
@@ -49,6 +51,12 @@ def command(name: str) -> str:
     """The path of a command, looked for beside the interpreter first (where pip puts scripts)."""
     found = shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(name)
     return found or missing(f"the command {name}")
+
+
+def analyser() -> Path:
+    """The program that ``cargo build -p loopwright-check --profile analyser`` makes, or the one that CI has made."""
+    program = Path(os.environ.get("LOOPWRIGHT_CHECK_BIN") or ROOT / "target" / "analyser" / "loopwright-check")
+    return program if os.access(program, os.X_OK) else missing(f"the analyser's program, {program}")
 
 
 def interpreter(minor: str) -> str:
