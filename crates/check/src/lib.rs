@@ -16,19 +16,43 @@ pub mod rule;
 pub mod rules;
 
 use crate::effects::Table;
-use crate::options::{Analysis, Options};
+use crate::frontend::discover;
+use crate::options::{Analysis, Note, Options};
 use crate::program::Program;
 use crate::progress::Progress;
 
 /// Analyses what the options name. An error means that nothing could be checked; its text says why.
 pub fn analyse(options: &Options, progress: &dyn Progress) -> anyhow::Result<Analysis> {
-    let _ = (options, progress);
-    Ok(Analysis {
-        findings: vec![],
-        files: vec![],
-        dependency_files: 0,
-        skipped: vec![],
-        notes: vec![],
-        program: Program::new(vec![], Table::builtin()),
-    })
+    let table = Table::builtin();
+    let mut discovered = discover::files(options)?;
+    if discovered.paths.is_empty() {
+        let why = discovered.notes.first().map_or("there are no Python files", |note| note.text.as_str());
+        anyhow::bail!("nothing to check: {why}");
+    }
+    let roots = discover::roots(options, &discovered.paths);
+    let environment = discover::environment(options, &roots);
+    let mut notes = std::mem::take(&mut discovered.notes);
+    notes.extend(environment.note.iter().map(|text| Note { path: None, line: None, text: text.clone() }));
+
+    let gathered = frontend::gather(&discovered.paths, &roots, &environment, options, progress)?;
+    notes.extend(gathered.notes);
+    let mut findings = vec![];
+    let mut skipped = vec![];
+    let mut files = vec![];
+    let mut dependency_files = 0;
+    for file in &gathered.files {
+        skipped.extend(file.skipped.iter().map(|skipped| (file.path.clone(), skipped.clone())));
+        if file.project {
+            files.push(file.path.clone());
+            findings.extend(file.findings.iter().cloned());
+        } else {
+            dependency_files += 1;
+        }
+    }
+    let program = Program::new(gathered.files, table);
+    for rule in rules::all() {
+        rule.check_program(&program, &mut findings);
+    }
+    findings.sort_by(|a, b| (&a.path, a.span.start, &a.rule).cmp(&(&b.path, b.span.start, &b.rule)));
+    Ok(Analysis { findings, files, dependency_files, skipped, notes, program })
 }

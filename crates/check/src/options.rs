@@ -25,6 +25,8 @@ pub struct Options {
     pub python: Option<PathBuf>,
     /// More folders of installed packages, looked at before those of `python`.
     pub site_packages: Vec<PathBuf>,
+    /// The version the code runs on, such as (3, 12); none: the environment's.
+    pub python_version: Option<(u8, u8)>,
     /// The user's own entries of the effect table.
     pub table: toml::Table,
     /// Folder of the cache; none: nothing is kept.

@@ -1,1 +1,3 @@
-//! The one integration test binary of the analyser: what it stands on takes long to link.
+//! The tests of the analyser, one binary: what it stands on is linked once.
+
+mod rules;

@@ -1,0 +1,147 @@
+//! The salsa database over ty's crates: where modules are looked for, and which Python is assumed.
+//!
+//! ty's own project crate is not published; this is the part of it that an analysis of a fixed set of files needs.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use ruff_db::diagnostic::Diagnostic;
+use ruff_db::files::{File, Files};
+use ruff_db::system::{OsSystem, System, SystemPathBuf};
+use ruff_db::vendored::VendoredFileSystem;
+use ruff_python_ast::PythonVersion;
+use ty_module_resolver::{SearchPathSettings, UseDefaultStrategy};
+use ty_python_core::ProgramFile;
+use ty_python_core::platform::PythonPlatform;
+use ty_python_core::program::{Program, ProgramSettings};
+use ty_python_semantic::lint::{LintRegistry, RuleSelection};
+use ty_python_semantic::{AnalysisSettings, PythonVersionSource, PythonVersionWithSource, default_lint_registry};
+
+/// What the queries of this crate ask of the database, besides ty's.
+#[salsa::db]
+pub trait AnalyserDb: ty_python_semantic::Db {
+    /// Search paths, version, platform.
+    fn program_settings(&self) -> &ProgramSettings;
+}
+
+#[salsa::tracked(returns(copy))]
+fn program(db: &dyn AnalyserDb) -> Program<'_> {
+    Program::from_settings(db, db.program_settings())
+}
+
+/// The database. A clone is a handle for another thread.
+#[salsa::db]
+#[derive(Clone)]
+pub struct Db {
+    storage: salsa::Storage<Self>,
+    files: Files,
+    system: OsSystem,
+    vendored: VendoredFileSystem,
+    rules: Arc<RuleSelection>,
+    analysis: Arc<AnalysisSettings>,
+    settings: Arc<ProgramSettings>,
+}
+
+impl Db {
+    /// `roots`: where the project's own imports begin. `site_packages`: where the installed ones are.
+    pub fn new(
+        roots: Vec<SystemPathBuf>,
+        site_packages: Vec<SystemPathBuf>,
+        version: PythonVersion,
+    ) -> anyhow::Result<Self> {
+        let vendored = ty_vendored::file_system().clone();
+        let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
+        let here =
+            SystemPathBuf::from_path_buf(here).map_err(|path| anyhow::anyhow!("{} is not UTF-8", path.display()))?;
+        let mut db = Self {
+            storage: salsa::Storage::new(None),
+            files: Files::default(),
+            system: OsSystem::new(&here),
+            settings: Arc::new(ProgramSettings::empty(&vendored)),
+            vendored,
+            rules: Arc::new(RuleSelection::from_registry(default_lint_registry())),
+            analysis: Arc::new(AnalysisSettings::default()),
+        };
+        let paths =
+            SearchPathSettings { src_roots: roots, site_packages_paths: site_packages, ..SearchPathSettings::empty() };
+        let settings = ProgramSettings {
+            python_version: PythonVersionWithSource { version, source: PythonVersionSource::default() },
+            python_platform: PythonPlatform::Identifier("linux".into()),
+            search_paths: paths
+                .to_search_paths(&db.system, &db.vendored, &UseDefaultStrategy)
+                .context("no search paths")?,
+        };
+        settings.search_paths.try_register_static_roots(&db);
+        db.settings = Arc::new(settings);
+        Ok(db)
+    }
+
+    /// The one program of this database.
+    pub fn program(&self) -> Program<'_> {
+        program(self)
+    }
+}
+
+#[salsa::db]
+impl ruff_db::Db for Db {
+    fn vendored(&self) -> &VendoredFileSystem {
+        &self.vendored
+    }
+    fn system(&self) -> &dyn System {
+        &self.system
+    }
+    fn files(&self) -> &Files {
+        &self.files
+    }
+}
+
+#[salsa::db]
+impl ty_module_resolver::Db for Db {}
+
+#[salsa::db]
+impl ty_python_core::Db for Db {
+    fn should_check_file(&self, file: File) -> bool {
+        !file.path(self).is_vendored_path()
+    }
+}
+
+#[salsa::db]
+impl AnalyserDb for Db {
+    fn program_settings(&self) -> &ProgramSettings {
+        &self.settings
+    }
+}
+
+#[salsa::db]
+impl ty_python_semantic::Db for Db {
+    fn check_file(&self, file: File) -> Vec<Diagnostic> {
+        ty_python_semantic::check_file_unwrap(self, self.program_file(file))
+    }
+    fn program_file(&self, file: File) -> ProgramFile<'_> {
+        self.program().program_file(self, file)
+    }
+    fn python_version_with_source(&self, _: File) -> &PythonVersionWithSource {
+        &self.settings.python_version
+    }
+    fn rule_selection(&self, _: File) -> &RuleSelection {
+        &self.rules
+    }
+    fn lint_registry(&self) -> &LintRegistry {
+        default_lint_registry()
+    }
+    fn analysis_settings(&self, _: File) -> &AnalysisSettings {
+        &self.analysis
+    }
+    fn verbose(&self) -> bool {
+        false
+    }
+    fn is_open_file(&self, _: File) -> bool {
+        false
+    }
+    fn dyn_clone(&self) -> Box<dyn ty_python_semantic::Db> {
+        Box::new(self.clone())
+    }
+}
+
+#[salsa::db]
+impl salsa::Database for Db {}
