@@ -4,16 +4,30 @@
 //! effects along calls, `rules` find, `report` prints. `effects` is the table of what blocks, `finding` and `facts` are
 //! the two languages that the rooms speak to each other.
 
+pub mod baseline;
+mod check;
+pub mod cli;
+pub mod config;
 pub mod context;
+pub mod diff;
 pub mod effects;
 pub mod facts;
 pub mod finding;
+pub mod fingerprint;
 pub mod frontend;
 pub mod options;
+pub mod paths;
+pub mod per_file;
 pub mod program;
 pub mod progress;
+pub mod report;
 pub mod rule;
 pub mod rules;
+pub mod selection;
+pub mod sift;
+pub mod sources;
+pub mod statistics;
+pub mod suppress;
 
 use crate::effects::Table;
 use crate::frontend::discover;

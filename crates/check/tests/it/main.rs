@@ -1,3 +1,5 @@
 //! The tests of the analyser, one binary: what it stands on is linked once.
 
+mod cli;
+mod report;
 mod rules;
