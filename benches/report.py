@@ -1,7 +1,7 @@
 """Turns the results of ``make bench`` into docs/benchmarks.md. ``python benches/report.py RESULTS_DIRECTORY``
 
 A row that misses its target says so. ``benches/notes.md``, written by hand, is appended: what the missed rows cost, and
-why.
+why. So are the pages that the benchmarks of the analyser write for themselves, ``benches/check_*.md``.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def main() -> None:
     notes = ROOT / "benches" / "notes.md"
     if notes.exists():
         parts.append(notes.read_text())
+    parts += [path.read_text() for path in sorted((ROOT / "benches").glob("check_*.md"))]
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join(parts))
 
 
