@@ -167,10 +167,8 @@ impl Linker<'_> {
             self.stored(node, at, target);
             return;
         }
-        if !target.is_async
-            && !(at.site.awaited && at.depth == 0)
-            && let Some(blocks) = program.table.blocks(&target.qual)
-        {
+        let is_awaitable = target.is_async || at.site.awaited && at.depth == 0;
+        if !is_awaitable && let Some(blocks) = program.table.blocks(&target.qual) {
             if blocks.applies(at.arguments) {
                 node.primitives.push(Primitive {
                     site: at.index,
