@@ -55,7 +55,7 @@ def command(name: str) -> str:
 
 def analyser() -> Path:
     """The program that ``cargo build -p loopwright-check --profile analyser`` makes, or the one that CI has made."""
-    program = Path(os.environ.get("LOOPWRIGHT_CHECK_BIN") or ROOT / "target" / "analyser" / "loopwright-check")
+    program = Path(os.environ.get("LOOPWRIGHT_CHECK_BIN") or ROOT / "target/analyser/loopwright-check").resolve()
     return program if os.access(program, os.X_OK) else missing(f"the analyser's program, {program}")
 
 
