@@ -16,7 +16,7 @@ from loopwright import testing
 
 DEFECTS, LOOK_ALIKES = defects(), look_alikes()
 WATCHES_LINES = sys.version_info >= (3, 12)
-CORE = os.environ.get("LOOPWRIGHT_CORE_SUITE") == "1"
+CORE = "LOOPWRIGHT_CORE_SUITE" in os.environ
 RUNS = 50 if CORE else 200
 SYSTEMATIC_RUNS = 20 if CORE else 100
 

@@ -25,7 +25,7 @@ def seeds_for(program: Guarantee) -> int:
         return SEEDS
     if program.real:
         return REAL_SEEDS
-    return CORE_SEEDS if os.environ.get("LOOPWRIGHT_CORE_SUITE") == "1" else SEEDS
+    return CORE_SEEDS if "LOOPWRIGHT_CORE_SUITE" in os.environ else SEEDS
 
 
 def test_there_are_forty_programs() -> None:

@@ -22,7 +22,7 @@ from support.pools import FLAWS, asyncio_connection_pool, loopwright_pool, naive
 from loopwright.testing import SweepFailure
 
 STRESS = os.environ.get("LOOPWRIGHT_STRESS") == "1"
-CORE = os.environ.get("LOOPWRIGHT_CORE_SUITE") == "1"
+CORE = "LOOPWRIGHT_CORE_SUITE" in os.environ
 
 SELECTION = selection()
 ROWS = everything() + SELECTION if STRESS else SELECTION[::6] if CORE else SELECTION

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
-from support.loops import Cell, run
+from support.loops import CELLS, Cell, parameters, run
 
 from loopwright import CancelToken, Queue, QueueShutDown, Semaphore, TaskGroup, amap, finish, run_process, timeout
 
@@ -142,6 +142,7 @@ class Gauge:
         self.running -= 1
 
 
+@pytest.mark.parametrize("cell", parameters([cell for cell in CELLS if not cell.debug]))
 def test_concurrent_tasks_with_many_producers(cell: Cell) -> None:
     async def main() -> None:
         theirs, tasks = Gauge(), ConcurrentTasks(5)

@@ -42,6 +42,8 @@ TOOLKIT = ["--workspace", "--exclude=loopwright-check"]
 STUBTEST = ["--ignore-disjoint-bases", "--allowlist=tools/stubtest-allowed.txt", "--ignore-unused-allowlist"]
 SHOWN = 8
 """Failed tests of one suite that are repeated at the end."""
+THIN = {"3.12", "3.14"}
+"""Versions between two that run the whole core suite: no debug mode there, and fewer random cancels (see loops.py)."""
 SUITE_LIMIT = 45 * 60
 """Seconds that one run of pytest may take before it is killed; a single test has 120."""
 
@@ -304,8 +306,11 @@ class House:
             if building in self.report.failed():
                 self.report.counts[f"py{python.minor}"] = Counter(failed=1)
             else:
-                self.pytest(env, "-m", "not default_only and not analyser", prefix=prefix, LOOPWRIGHT_CORE_SUITE="1")
+                suite = {"LOOPWRIGHT_CORE_SUITE": "thin" if python.minor in THIN else "1"}
+                self.pytest(env, "-m", "not default_only and not analyser", prefix=prefix, **suite)
 
+        for python in self.others.values():
+            self.other(python).seed(self.default, "fast")  # before anything else builds there
         with ThreadPoolExecutor(max_workers=lanes) as executor:
             full = executor.submit(
                 self.pytest, self.default, "-m", "not analyser", prefix=f"[{self.default.base.minor}] "

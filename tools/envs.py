@@ -2,7 +2,8 @@
 
 ``.venv`` belongs to the default interpreter, ``.venv-3.N`` to each other one. Each carries a small JSON file with the
 digests of what went into it. ``target/py3.N`` is the interpreter's own: PyO3 is compiled anew whenever the interpreter
-changes, so a shared target directory would build everything again at each turn.
+changes, so a shared target directory would build it again at each turn. What does not know the interpreter is compiled
+once and copied.
 """
 
 from __future__ import annotations
@@ -117,9 +118,16 @@ class Env:
         if set(wanted) <= set(have):
             return
         command: list[str | Path] = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        self.run([*command, *wanted], {})
+        self.run([*command, "--no-compile", *wanted], {})  # most of it is never imported
         names = {requirement.split("==")[0] for requirement in wanted}
         self._note(requirements=sorted(wanted + [kept for kept in have if kept.split("==")[0] not in names]))
+
+    def seed(self, other: Env, profile: str) -> None:
+        """Takes over what another interpreter's build has compiled; cargo sees by itself what is this one's own."""
+        compiled = other.target / profile
+        if compiled.is_dir() and not self.target.exists():
+            names = shutil.ignore_patterns("incremental", "examples")
+            shutil.copytree(compiled, self.target / profile, ignore=names)
 
     def build(self, maturin: Path, profile: str, jobs: int | None = None) -> None:
         """Builds the extension and installs the package in place, unless nothing has changed since the last build."""

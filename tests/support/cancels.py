@@ -9,11 +9,12 @@ import asyncio
 import os
 from typing import Any
 
+from support import loops
 from support.loops import PLAIN, Cell
 
 __all__ = ["EVERY_STEP", "cancels", "in_cell"]
 
-DEFAULT, CELL, DEBUG, STRESS = 50_000, 2_000, 500, 1_000_000
+DEFAULT, CELL, THIN, DEBUG, STRESS = 50_000, 2_000, 500, 200, 1_000_000
 
 EVERY_STEP: dict[str, Any] = {"at": "step", "waves": ("cancel", "again")}
 """For ``cancel_sweep``: a cancel at every step of anybody while the victim lives, and a second one soon after."""
@@ -23,13 +24,15 @@ def cancels(*, cell: Cell = PLAIN, again: bool = False, share: float = 1.0) -> i
     """How many random cancels to deliver.
 
     One object gets 50,000 in all on the default interpreter and loop, 2,000 in each other cell (uvloop, eager tasks,
-    other interpreters), 500 in debug mode, where asyncio spends its time on stacks, and 1,000,000 under
-    ``LOOPWRIGHT_STRESS=1``; ``share`` is one scenario's part of it. ``again``: another test has the plain cell's.
+    other interpreters; 500 on a thin one, see loops.py), 200 in debug mode, where asyncio spends its time on stacks,
+    and 1,000,000 under ``LOOPWRIGHT_STRESS=1``; ``share`` is one scenario's part of it. ``again``: another test has the
+    plain cell's.
     """
     if os.environ.get("LOOPWRIGHT_STRESS") == "1":
         return max(1, round(STRESS * share))
-    secondary = again or cell != PLAIN or os.environ.get("LOOPWRIGHT_CORE_SUITE") == "1"
-    return max(1, round((DEBUG if cell.debug else CELL if secondary else DEFAULT) * share))
+    secondary = again or cell != PLAIN or "LOOPWRIGHT_CORE_SUITE" in os.environ
+    most = DEBUG if cell.debug else THIN if loops.THIN else CELL if secondary else DEFAULT
+    return max(1, round(most * share))
 
 
 def in_cell(cell: Cell) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import asyncio
 import heapq
 import importlib.util
 import itertools
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -51,9 +52,14 @@ class Cell:
 
 PLAIN = Cell()
 
+THIN = os.environ.get("LOOPWRIGHT_CORE_SUITE") == "thin"
+"""A version whose neighbours run the whole core suite: every loop, eager tasks on and off, but no debug mode."""
+
 
 def _excluded(cell: Cell) -> str | None:
-    """Why a cell cannot work on this interpreter, whatever runs in it."""
+    """Why a cell is left out on this interpreter, whatever runs in it."""
+    if cell.debug and THIN:
+        return "debug mode is run on the versions before and after this one"
     if cell.eager and sys.version_info < (3, 12):
         return "eager tasks came with CPython 3.12"
     if cell.loop == "uvloop" and sys.platform == "win32":
