@@ -64,6 +64,7 @@ pub fn analyse(options: &Options, progress: &dyn Progress) -> anyhow::Result<Ana
         }
     }
     let program = Program::new(gathered.files, table);
+    program.settle(&mut findings);
     for rule in rules::all() {
         rule.check_program(&program, &mut findings);
     }

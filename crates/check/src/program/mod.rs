@@ -136,6 +136,7 @@ pub struct Program {
     ids: FxHashMap<FnKey, u32>,
     owned: Vec<bool>,
     tests: Vec<bool>,
+    test_paths: FxHashSet<Arc<str>>,
     nodes: Vec<Node>,
     /// Indices of edges (caller, place) by callee.
     callers: Vec<Vec<(u32, u32)>>,
@@ -178,6 +179,7 @@ impl Program {
             ids,
             owned,
             tests,
+            test_paths,
             nodes: vec![],
             callers: vec![],
             awaiters: vec![],

@@ -1,9 +1,10 @@
 //! What rules ask of the graph beside roots: what happens somewhere below a function.
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Program;
 use crate::facts::{FnKey, Function, Held, Site};
+use crate::finding::{Finding, Tag};
 
 /// Whether coroutines that a function awaits belong to what is below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,28 @@ pub enum Below {
 }
 
 impl Program {
+    /// Gives findings about one place the circumstances of the function they are in, and makes them quiet as chains
+    /// are. What has tags already knows better.
+    pub fn settle(&self, findings: &mut [Finding]) {
+        let by_name: FxHashMap<(&str, &str), u32> = self
+            .keys
+            .iter()
+            .enumerate()
+            .filter(|(id, _)| self.owned[*id])
+            .map(|(id, key)| ((&*key.path, self.functions[key].qual.as_str()), id as u32))
+            .collect();
+        for finding in findings.iter_mut().filter(|finding| finding.tags.is_empty()) {
+            if let Some(id) = by_name.get(&(&*finding.path, finding.function.as_str())) {
+                let tags = self.tags[*id as usize];
+                finding.tags = tags.to_vec();
+                finding.quiet |= tags.quiet();
+            } else if self.test_paths.contains(&finding.path) {
+                finding.tags = vec![Tag::Test];
+                finding.quiet = true;
+            }
+        }
+    }
+
     /// The shortest chain of sites from a function down to one for which `wanted` holds; none if nothing below it does.
     pub fn reaches(
         &self,

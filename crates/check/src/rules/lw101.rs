@@ -1,8 +1,8 @@
 //! LW101: a call of the project that blocks the event loop, however many calls below the coroutine.
 
-use super::chains;
+use super::{chains, to_thread};
 use crate::facts::SiteKind;
-use crate::finding::Finding;
+use crate::finding::{Finding, Safety};
 use crate::program::{Channel, How, Program, Root};
 use crate::rule::{Rule, RuleMeta};
 
@@ -14,7 +14,7 @@ static META: RuleMeta = RuleMeta {
     name: "blocking-call",
     summary: "A call that blocks is reached from a coroutine",
     pedantic: false,
-    fix: None,
+    fix: Some(Safety::Safe),
     page: include_str!("lw101.md"),
 };
 
@@ -36,6 +36,7 @@ impl Rule for BlockingCall {
                 let help = finding.help.take().unwrap_or_default();
                 finding.help = Some(format!("{help}; ruff reports it as {code}"));
             }
+            finding.fix = to_thread::fix(program, root);
             found.push(finding);
         }
     }

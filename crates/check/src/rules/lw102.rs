@@ -1,7 +1,7 @@
 //! LW102: the project calls a dependency on the loop, and the dependency's own code blocks.
 
-use super::chains;
-use crate::finding::Finding;
+use super::{chains, to_thread};
+use crate::finding::{Finding, Safety};
 use crate::program::{Channel, Program};
 use crate::rule::{Rule, RuleMeta};
 
@@ -13,7 +13,7 @@ static META: RuleMeta = RuleMeta {
     name: "blocking-dependency",
     summary: "A function of a dependency blocks inside, and is reached from a coroutine",
     pedantic: false,
-    fix: None,
+    fix: Some(Safety::Unsafe),
     page: include_str!("lw102.md"),
 };
 
@@ -30,7 +30,9 @@ impl Rule for BlockingDependency {
             let Some(dependency) = &root.dependency else { continue };
             let reached = chains::reached(program, root);
             let message = format!("`{dependency}` blocks the event loop inside, in `{}`: {reached}", root.primitive);
-            found.push(chains::finding(program, root, META.code, message));
+            let mut finding = chains::finding(program, root, META.code, message);
+            finding.fix = to_thread::fix(program, root);
+            found.push(finding);
         }
     }
 }

@@ -10,6 +10,7 @@ mod lw104;
 mod lw105;
 mod lw106;
 pub mod support;
+mod to_thread;
 
 /// Every rule, by code.
 pub fn all() -> &'static [&'static dyn Rule] {
