@@ -11,6 +11,7 @@ mod lw106;
 mod lw109;
 mod lw110;
 mod lw301;
+mod lw302;
 mod lw303;
 mod lw305;
 mod lw306;
@@ -36,6 +37,7 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &lw109::PipeWaitDeadlock,
         &lw110::CpuLoop,
         &lw301::ClientPerCall,
+        &lw302::YieldInScope,
         &lw303::PermitEndsBeforeUse,
         &lw305::ResponseEscapes,
         &lw306::FilterPerCall,
