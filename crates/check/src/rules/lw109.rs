@@ -44,7 +44,7 @@ impl Rule for PipeWaitDeadlock {
                 {
                     return;
                 }
-                if let Some(wait) = waits(file, &all, &function.node.body, name, &pipes, 4) {
+                if let Some(wait) = waits(file, &all, function, name, &pipes, 4) {
                     found.push(problem(file, function, name, &pipes, value, &wait));
                 }
             });
@@ -72,23 +72,29 @@ fn started(file: &FileContext<'_>, value: &Expr) -> Option<Vec<&'static str>> {
     (!pipes.is_empty()).then_some(pipes)
 }
 
-/// Where a block, or a function of this file that is given the process, waits for it; none if anything reads a pipe, or
+/// A call on the way to `wait`.
+struct Step<'a> {
+    function: String,
+    call: &'a ast::ExprCall,
+}
+
+/// Where a function, or a function of this file that is given the process, waits for it; none if anything reads a pipe, or
 /// it goes where that cannot be told.
 fn waits<'a>(
     file: &FileContext<'_>,
     all: &[FunctionAt<'a>],
-    body: &'a [Stmt],
+    function: &FunctionAt<'a>,
     name: &str,
     pipes: &[&str],
     depth: u8,
-) -> Option<Vec<&'a ast::ExprCall>> {
+) -> Option<Vec<Step<'a>>> {
     let mut wait = None;
-    for one in support::reads(body, name) {
+    for one in support::reads(&function.node.body, name) {
         match one.attribute() {
             Some("wait") => {
                 let call = one.method_call()?;
                 if call.arguments.is_empty() {
-                    wait.get_or_insert(vec![call]);
+                    wait.get_or_insert(vec![Step { function: function.name.clone(), call }]);
                 }
             }
             Some("communicate") => return None,
@@ -114,10 +120,10 @@ fn waits<'a>(
                 if reads {
                     return None;
                 }
-                if let Some(below) =
-                    waits(file, all, &helper.node.body, parameter.parameter.name.as_str(), pipes, depth - 1)
-                {
-                    wait.get_or_insert_with(|| std::iter::once(call).chain(below).collect());
+                if let Some(below) = waits(file, all, helper, parameter.parameter.name.as_str(), pipes, depth - 1) {
+                    wait.get_or_insert_with(|| {
+                        std::iter::once(Step { function: function.name.clone(), call }).chain(below).collect()
+                    });
                 }
             }
         }
@@ -143,21 +149,22 @@ fn problem(
     name: &str,
     pipes: &[&str],
     start: &Expr,
-    wait: &[&ast::ExprCall],
+    wait: &[Step<'_>],
 ) -> Finding {
     let pipe = pipes.join("` and `");
-    let at = wait[0];
-    let message = format!("`{name}` is waited for while nobody reads its `{pipe}`: both hang once the pipe is full");
+    let at = wait[0].call;
+    let message = format!("`{name}` is waited for while nobody reads its `{pipe}`: both hang once a pipe is full");
     let mut finding = file.finding(META.code, Level::Certain, at.range(), &function.name, message);
-    finding.frames = std::iter::once((start.range(), format!("`{pipe}` is a pipe")))
-        .chain(wait.iter().map(|call| (call.range(), format!("`{}`", file.text(call.range())))))
-        .map(|(range, note)| Frame {
-            path: file.path.clone(),
-            span: file.span(range),
-            function: file.resolver.in_module(&function.name),
-            note,
-        })
-        .collect();
+    let frame = |range, function: &str, note| Frame {
+        path: file.path.clone(),
+        span: file.span(range),
+        function: file.resolver.in_module(function),
+        note,
+    };
+    let started = frame(start.range(), &function.name, format!("starts it, with a pipe for `{pipe}`"));
+    let steps =
+        wait.iter().map(|step| frame(step.call.range(), &step.function, format!("`{}`", file.text(step.call.range()))));
+    finding.frames = std::iter::once(started).chain(steps).collect();
     finding.why = Some("a pipe holds 64 KiB; then the process waits for a reader, and this for the process".into());
     finding.help = Some(
         "use `communicate()`, or read the pipes while you wait; `loopwright.run_process` does, and bounds the output"

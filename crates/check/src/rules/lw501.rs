@@ -180,9 +180,13 @@ fn check(
         return;
     }
     let message = format!(
-        "{sentinels} sentinel{} for {started} consumers of `{queue_name}`: {} never end",
+        "{sentinels} sentinel{} for {started} consumers of `{queue_name}`: {}",
         if sentinels == 1 { "" } else { "s" },
-        if started - sentinels == 1 { "one".to_owned() } else { (started - sentinels).to_string() },
+        if started - sentinels == 1 {
+            "one never ends".to_owned()
+        } else {
+            format!("{} never end", started - sentinels)
+        },
     );
     let mut finding = file.finding(META.code, Level::Certain, range, &name, message);
     finding.why = Some(format!("`{}` leaves its loop at a sentinel and does not put it back", consumer.name));

@@ -5,7 +5,7 @@ use ruff_python_ast::{Expr, Stmt};
 use ruff_text_size::Ranged;
 
 use super::support;
-use crate::context::{FileContext, functions};
+use crate::context::{FileContext, FunctionAt, functions};
 use crate::finding::{Finding, Level};
 use crate::rule::{Rule, RuleMeta};
 
@@ -44,7 +44,7 @@ impl Rule for JoinWithoutTaskDone {
                 let queue = &*join.value;
                 if !file.classes(queue).iter().any(|class| QUEUES.contains(&class.as_str()))
                     || !made_here(file, &function, queue)
-                    || leaves(file, queue)
+                    || leaves(file, &function, queue)
                 {
                     return;
                 }
@@ -61,10 +61,9 @@ impl Rule for JoinWithoutTaskDone {
 }
 
 /// Made by a call in this function, or assigned to the same attribute of `self` somewhere in the file.
-fn made_here(file: &FileContext<'_>, function: &crate::context::FunctionAt<'_>, queue: &Expr) -> bool {
-    let body: &[Stmt] = if queue.is_name_expr() { &function.node.body } else { file.body() };
+fn made_here(file: &FileContext<'_>, function: &FunctionAt<'_>, queue: &Expr) -> bool {
     let mut found = false;
-    support::walk_nested(body, &mut |node, _| {
+    support::walk_nested(reach(file, function, queue), &mut |node, _| {
         if let support::Node::Stmt(statement) = node
             && let Some((target, value)) = support::simple_assignment(statement)
         {
@@ -75,9 +74,9 @@ fn made_here(file: &FileContext<'_>, function: &crate::context::FunctionAt<'_>, 
 }
 
 /// Handed to code of another file, which may mark its items: as an argument, returned, yielded or put elsewhere.
-fn leaves(file: &FileContext<'_>, queue: &Expr) -> bool {
+fn leaves(file: &FileContext<'_>, function: &FunctionAt<'_>, queue: &Expr) -> bool {
     let mut left = false;
-    support::walk_nested(file.body(), &mut |node, around| {
+    support::walk_nested(reach(file, function, queue), &mut |node, around| {
         let support::Node::Expr(expression) = node else { return };
         if !support::same(expression, queue) || is_stored(expression) {
             return;
@@ -90,6 +89,11 @@ fn leaves(file: &FileContext<'_>, queue: &Expr) -> bool {
     });
     // A public attribute is anybody's.
     left || matches!(queue, Expr::Attribute(attribute) if !attribute.attr.starts_with('_'))
+}
+
+/// The code that sees a queue under this name: the function for a local one, the file for an attribute.
+fn reach<'a>(file: &FileContext<'a>, function: &FunctionAt<'a>, queue: &Expr) -> &'a [Stmt] {
+    if queue.is_name_expr() { &function.node.body } else { file.body() }
 }
 
 fn is_stored(expression: &Expr) -> bool {

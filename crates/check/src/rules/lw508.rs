@@ -40,7 +40,7 @@ impl Rule for SignalHandlerArity {
             return;
         }
         let all = functions(file.body());
-        support::walk_nested(file.body(), &mut |node, around| {
+        support::walk_nested(file.body(), &mut |node, _| {
             let support::Node::Expr(Expr::Call(call)) = node else { return };
             let Some(registered) = registered(file, call) else { return };
             let Some(handler) = call.arguments.find_positional(1) else { return };
@@ -77,23 +77,22 @@ impl Rule for SignalHandlerArity {
                 }
             };
             let Some((takes, is_async)) = problem else { return };
-            let _ = around;
             let name = file.text(handler.range());
-            let short = if handler.is_lambda_expr() { "this lambda" } else { name };
+            let short = if handler.is_lambda_expr() { "this lambda".to_owned() } else { format!("`{name}`") };
             let (message, help) = match (registered, is_async) {
                 (Registered::WithLoop, true) => (
-                    format!("`{short}` is a coroutine function: `add_signal_handler` raises TypeError"),
+                    format!("{short} is a coroutine function: `add_signal_handler` raises TypeError"),
                     format!(
                         "register a plain function that starts it and keeps the task: `task = loop.create_task({name}())`"
                     ),
                 ),
                 (Registered::WithSignal, true) => (
-                    format!("`{short}` is a coroutine function: at the signal a coroutine is made and never runs"),
+                    format!("{short} is a coroutine function: at the signal a coroutine is made and never runs"),
                     "use `loop.add_signal_handler` with a plain function that starts a task".to_owned(),
                 ),
                 (Registered::WithLoop, false) => (
                     format!(
-                        "the loop calls `{short}` with {}, it takes {takes}: TypeError at the signal",
+                        "the loop calls {short} with {}, it takes {takes}: TypeError at the signal",
                         arguments(given)
                     ),
                     "`add_signal_handler` passes on only what follows the handler: no signal number, no frame"
@@ -101,7 +100,7 @@ impl Rule for SignalHandlerArity {
                 ),
                 (Registered::WithSignal, false) => (
                     format!(
-                        "`signal` calls `{short}` with the number and the frame, it takes {takes}: TypeError at the signal"
+                        "`signal` calls {short} with the number and the frame, it takes {takes}: TypeError at the signal"
                     ),
                     "take two parameters: `def handler(signum, frame)`".to_owned(),
                 ),
