@@ -1,7 +1,7 @@
 //! LW109: waiting for a process whose output nobody reads.
 
 use ruff_python_ast as ast;
-use ruff_python_ast::{Expr, Stmt};
+use ruff_python_ast::Expr;
 use ruff_text_size::Ranged;
 
 use super::support::{self, Node};
