@@ -37,7 +37,7 @@ use crate::progress::Progress;
 
 /// Analyses what the options name. An error means that nothing could be checked; its text says why.
 pub fn analyse(options: &Options, progress: &dyn Progress) -> anyhow::Result<Analysis> {
-    let table = Table::builtin();
+    let table = Table::builtin().extended(&options.table)?;
     let mut discovered = discover::files(options)?;
     if discovered.paths.is_empty() {
         let why = discovered.notes.first().map_or("there are no Python files", |note| note.text.as_str());
@@ -48,7 +48,7 @@ pub fn analyse(options: &Options, progress: &dyn Progress) -> anyhow::Result<Ana
     let mut notes = std::mem::take(&mut discovered.notes);
     notes.extend(environment.note.iter().map(|text| Note { path: None, line: None, text: text.clone() }));
 
-    let gathered = frontend::gather(&discovered.paths, &roots, &environment, options, progress)?;
+    let gathered = frontend::gather(&discovered.paths, &roots, &environment, &table, options, progress)?;
     notes.extend(gathered.notes);
     let mut findings = vec![];
     let mut skipped = vec![];

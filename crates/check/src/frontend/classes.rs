@@ -5,6 +5,7 @@
 use ruff_db::parsed::parsed_module;
 use ruff_python_ast as ast;
 use ruff_python_ast::Expr;
+use ruff_python_ast::name::Name;
 use ty_python_core::definition::{Definition, DefinitionKind};
 use ty_python_core::scope::NodeWithScopeRef;
 use ty_python_core::{attribute_scopes, semantic_index};
@@ -107,8 +108,13 @@ pub(super) fn own_attribute<'db>(db: &'db dyn AnalyserDb, class: Definition<'db>
 }
 
 /// What `name` is on an instance of the class: of the first ancestor that has it.
-pub(super) fn member<'db>(db: &'db dyn AnalyserDb, class: Definition<'db>, name: &str) -> Vec<Definition<'db>> {
-    member_after(db, class, None, name)
+pub(super) fn member<'db>(db: &'db dyn AnalyserDb, class: Definition<'db>, name: &str) -> &'db [Definition<'db>] {
+    known_member(db, class, Name::new(name))
+}
+
+#[salsa::tracked(returns(deref))]
+fn known_member<'db>(db: &'db dyn AnalyserDb, class: Definition<'db>, name: Name) -> Box<[Definition<'db>]> {
+    member_after(db, class, None, &name).into_boxed_slice()
 }
 
 /// The same, beginning behind an ancestor: what `super()` sees.

@@ -2,7 +2,7 @@
 //!
 //! ty's own project crate is not published; this is the part of it that an analysis of a fixed set of files needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use ruff_db::diagnostic::Diagnostic;
@@ -10,6 +10,7 @@ use ruff_db::files::{File, Files};
 use ruff_db::system::{OsSystem, System, SystemPathBuf};
 use ruff_db::vendored::VendoredFileSystem;
 use ruff_python_ast::PythonVersion;
+use rustc_hash::FxHashMap;
 use ty_module_resolver::{SearchPathSettings, UseDefaultStrategy};
 use ty_python_core::ProgramFile;
 use ty_python_core::platform::PythonPlatform;
@@ -22,6 +23,9 @@ use ty_python_semantic::{AnalysisSettings, PythonVersionSource, PythonVersionWit
 pub trait AnalyserDb: ty_python_semantic::Db {
     /// Search paths, version, platform.
     fn program_settings(&self) -> &ProgramSettings;
+
+    /// Every folder that imports begin in.
+    fn import_roots(&self) -> &[SystemPathBuf];
 }
 
 #[salsa::tracked(returns(copy))]
@@ -40,6 +44,8 @@ pub struct Db {
     rules: Arc<RuleSelection>,
     analysis: Arc<AnalysisSettings>,
     settings: Arc<ProgramSettings>,
+    paths: Arc<Mutex<FxHashMap<File, Arc<str>>>>,
+    import_roots: Arc<[SystemPathBuf]>,
 }
 
 impl Db {
@@ -61,6 +67,8 @@ impl Db {
             vendored,
             rules: Arc::new(RuleSelection::from_registry(default_lint_registry())),
             analysis: Arc::new(AnalysisSettings::default()),
+            paths: Arc::default(),
+            import_roots: roots.iter().chain(&site_packages).cloned().collect(),
         };
         let paths =
             SearchPathSettings { src_roots: roots, site_packages_paths: site_packages, ..SearchPathSettings::empty() };
@@ -74,6 +82,12 @@ impl Db {
         settings.search_paths.try_register_static_roots(&db);
         db.settings = Arc::new(settings);
         Ok(db)
+    }
+
+    /// The path of a file as the facts have it: one text, however many keys name it.
+    pub fn path(&self, file: File) -> Arc<str> {
+        let mut paths = self.paths.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        paths.entry(file).or_insert_with(|| Arc::from(file.path(self).as_str())).clone()
     }
 
     /// The one program of this database.
@@ -109,6 +123,9 @@ impl ty_python_core::Db for Db {
 impl AnalyserDb for Db {
     fn program_settings(&self) -> &ProgramSettings {
         &self.settings
+    }
+    fn import_roots(&self) -> &[SystemPathBuf] {
+        &self.import_roots
     }
 }
 

@@ -3,7 +3,12 @@
 mod classes;
 pub mod db;
 pub mod discover;
+mod extract;
+mod functions;
 mod gather;
+mod guards;
+mod implicit;
+mod methods;
 mod names;
 mod resolve;
 mod values;

@@ -3,6 +3,7 @@
 //! The table of effects and the graph speak of names as defined (`asyncio.tasks.create_task`); rules and people of
 //! documented ones (`asyncio.create_task`).
 
+use ruff_db::files::{File, FilePath};
 use ruff_db::parsed::parsed_module;
 use ruff_python_ast::Expr;
 use ty_module_resolver::file_to_module;
@@ -11,8 +12,30 @@ use ty_python_core::scope::NodeWithScopeKind;
 
 use super::db::AnalyserDb;
 
+/// The name of a module: of the innermost folder that imports begin in, so that it is the name it is imported by.
+pub(super) fn module(db: &dyn AnalyserDb, file: File) -> Option<String> {
+    let by_resolver = || {
+        let file = db.program_file(file).resolver_file(db);
+        file_to_module(db, file).map(|module| module.name(db).to_string())
+    };
+    let FilePath::System(path) = file.path(db) else { return by_resolver() };
+    let inner =
+        db.import_roots().iter().filter_map(|root| path.strip_prefix(root).ok()).min_by_key(|path| path.as_str().len());
+    let name = inner.and_then(|path| {
+        let path = path.as_str().strip_suffix(".pyi").or_else(|| path.as_str().strip_suffix(".py"))?;
+        let path = path.strip_suffix("/__init__").unwrap_or(path);
+        let is_name = |part: &str| {
+            part.chars().all(|letter| letter == '_' || letter.is_alphanumeric())
+                && part.starts_with(|first: char| !first.is_ascii_digit())
+        };
+        path.split('/').all(is_name).then(|| path.replace('/', "."))
+    });
+    name.or_else(by_resolver)
+}
+
 /// The name of a definition: `pkg.mod.Class.method`, `pkg.mod.outer.<locals>.inner`.
-pub(super) fn qualified(db: &dyn AnalyserDb, definition: Definition<'_>) -> String {
+#[salsa::tracked(returns(deref))]
+pub(super) fn qualified<'db>(db: &'db dyn AnalyserDb, definition: Definition<'db>) -> Box<str> {
     let parsed = parsed_module(db, definition.python_file(db)).load(db);
     let index = ty_python_core::semantic_index(db, definition.program_file(db));
     let mut parts = vec![definition.name(db).unwrap_or_default()];
@@ -29,11 +52,9 @@ pub(super) fn qualified(db: &dyn AnalyserDb, definition: Definition<'_>) -> Stri
         }
         scope_id = scope.parent();
     }
-    if let Some(module) = file_to_module(db, definition.program_file(db).resolver_file(db)) {
-        parts.push(module.name(db).to_string());
-    }
+    parts.extend(module(db, definition.file(db)));
     parts.reverse();
-    parts.join(".")
+    parts.join(".").into_boxed_str()
 }
 
 /// A dotted expression as written: `self.client.refresh`, `make().run`, `table[...]`.

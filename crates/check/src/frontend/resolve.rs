@@ -9,7 +9,6 @@ use ruff_python_ast as ast;
 use ruff_python_ast::Expr;
 use ruff_source_file::LineIndex;
 use ruff_text_size::{Ranged, TextRange};
-use ty_module_resolver::file_to_module;
 use ty_python_core::definition::{Definition, DefinitionKind};
 use ty_python_semantic::{ResolvedDefinition, SemanticModel, map_stub_definition};
 
@@ -17,7 +16,7 @@ use super::classes;
 use super::db::Db;
 use super::names;
 use super::values::{Engine, Possible, Value};
-use crate::facts::{Certainty, FnKey, Span, Target};
+use crate::facts::{Certainty, FnKey, Held, Span, Target};
 
 /// What names and values of one file are.
 pub struct Resolver<'a> {
@@ -33,11 +32,11 @@ impl<'a> Resolver<'a> {
     /// The resolver of a file.
     pub fn new(db: &'a Db, file: File) -> Self {
         let program_file = db.program().program_file(db, file);
-        let module = file_to_module(db, program_file.resolver_file(db)).map(|module| module.name(db).to_string());
+        let module = names::module(db, file);
         Self {
             engine: Engine::new(db),
             model: SemanticModel::new(db, program_file),
-            path: path_of(db, file),
+            path: db.path(file),
             module,
             lines: line_index(db, file),
             text: source_text(db, file),
@@ -65,9 +64,17 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// The line of an offset; the first one of the module's own.
+    pub(super) fn line(&self, offset: u32) -> u32 {
+        if offset == FnKey::MODULE {
+            return 1;
+        }
+        self.span(TextRange::empty(offset.into())).line
+    }
+
     /// See `FileContext::targets`.
     pub fn call_targets(&self, call: &ast::ExprCall) -> Vec<Target> {
-        self.called(self.engine.of(&self.model, &call.func).0)
+        self.called(self.engine.called(&self.model, &call.func).0)
     }
 
     /// What calling these values runs.
@@ -96,14 +103,101 @@ impl<'a> Resolver<'a> {
         certainty: Certainty,
         targets: &mut Vec<Target>,
     ) {
-        for definition in classes::member(self.engine.db, class, name) {
-            for found in self.engine.bound_to(definition, 3).0 {
-                if let Value::Function(_) | Value::Lambda(..) = found.value {
-                    self.add(&Possible { certainty: certainty.min(found.certainty), ..found }, targets);
+        let db = self.engine.db;
+        for definition in classes::member(db, class, name) {
+            for found in self.engine.bound_to(*definition, 3).0 {
+                match found.value {
+                    Value::Function(function) if names::qualified(db, function).starts_with("builtins.object.") => {}
+                    Value::Function(_) | Value::Lambda(..) => {
+                        self.add(&Possible { certainty: certainty.min(found.certainty), ..found }, targets);
+                    }
+                    _ => {}
                 }
             }
         }
-        targets.retain(|target| !target.qual.starts_with("builtins.object.__"));
+    }
+
+    /// What a callee denotes, itself and not what calling it runs: of a decorator.
+    pub(super) fn callable_targets(&self, expression: &Expr) -> Vec<Target> {
+        let mut targets = vec![];
+        for possible in self.engine.called(&self.model, expression).0 {
+            self.add(&possible, &mut targets);
+        }
+        targets
+    }
+
+    /// The functions that an argument is; nothing for what no function can be.
+    pub(super) fn argument_targets(&self, argument: &Expr) -> Vec<Target> {
+        match argument {
+            Expr::Name(_) | Expr::Attribute(_) | Expr::Lambda(_) | Expr::Call(_) | Expr::Subscript(_) | Expr::If(_) => {
+                let mut targets = vec![];
+                for possible in self.engine.called(&self.model, argument).0 {
+                    match possible.value {
+                        Value::Instance(class) => {
+                            self.add_callable_instance(class, possible.certainty, &mut targets);
+                        }
+                        _ => self.add(&possible, &mut targets),
+                    }
+                }
+                targets
+            }
+            _ => vec![],
+        }
+    }
+
+    /// An object with `__call__` whose source is known is a function, too.
+    fn add_callable_instance(&self, class: Definition<'a>, certainty: Certainty, targets: &mut Vec<Target>) {
+        let db = self.engine.db;
+        if !class.file(db).path(db).is_vendored_path() {
+            self.add_methods(class, "__call__", certainty, targets);
+        }
+    }
+
+    /// The qualified name of the one thing that an expression denotes, as defined.
+    pub(super) fn defined(&self, expression: &Expr) -> Option<String> {
+        let mut targets = self.callable_targets(expression);
+        targets.retain(|target| target.param.is_none());
+        match &mut targets[..] {
+            [target] => Some(std::mem::take(&mut target.qual)),
+            _ => None,
+        }
+    }
+
+    /// The generator functions whose bodies `with value` runs: those under `@contextmanager`.
+    pub(super) fn context_functions(&self, value: &Expr) -> Vec<Target> {
+        self.made_by(value, &["_GeneratorContextManager", "_AsyncGeneratorContextManager"])
+    }
+
+    /// The generator functions whose bodies `for _ in value` runs.
+    pub(super) fn generator_functions(&self, value: &Expr) -> Vec<Target> {
+        self.made_by(value, &["Generator", "GeneratorType", "Iterator", "Iterable", "AsyncGenerator", "AsyncIterator"])
+    }
+
+    fn made_by(&self, value: &Expr, classes: &[&str]) -> Vec<Target> {
+        let values = self.engine.of(&self.model, value);
+        let fits = |possible: &Possible<'a>| match &possible.value {
+            Value::Instance(class) => class.name(self.engine.db).is_some_and(|name| classes.contains(&name.as_str())),
+            _ => false,
+        };
+        let mut targets = vec![];
+        if values.is_empty() || values.0.iter().any(fits) {
+            for possible in self.engine.generators(&self.model, value, 5).0 {
+                self.add(&possible, &mut targets);
+            }
+        }
+        targets
+    }
+
+    /// What `with` holds.
+    pub(super) fn held(&self, value: &Expr, is_async: bool) -> Held {
+        let definitions = self.engine.definitions(&self.model, value);
+        let identity = match &definitions[..] {
+            [definition] if !matches!(definition.kind(self.engine.db), DefinitionKind::Function(_)) => {
+                self.engine.identity(*definition)
+            }
+            _ => None,
+        };
+        Held { text: names::written(value), classes: self.classes(value), identity, is_async }
     }
 
     /// What a reference (not a call) denotes.
@@ -137,7 +231,7 @@ impl<'a> Resolver<'a> {
         let mut found = vec![];
         for possible in self.engine.of(&self.model, value).0 {
             let name = match possible.value {
-                Value::Instance(class) => names::qualified(self.engine.db, class),
+                Value::Instance(class) => names::qualified(self.engine.db, class).to_owned(),
                 Value::External(name) => name,
                 _ => continue,
             };
@@ -151,7 +245,7 @@ impl<'a> Resolver<'a> {
 
     /// See `FileContext::makes_coroutine`.
     pub fn makes_coroutine(&self, call: &ast::ExprCall) -> bool {
-        let values = self.engine.of(&self.model, &call.func).0;
+        let values = self.engine.called(&self.model, &call.func).0;
         let [Possible { value: Value::Function(definition), certainty: Certainty::Certain, .. }] = &values[..] else {
             return false;
         };
@@ -193,11 +287,9 @@ impl<'a> Resolver<'a> {
                     push(
                         targets,
                         Target {
-                            qual: names::qualified(db, definition),
-                            key: source.then(|| FnKey {
-                                path: path_of(db, file),
-                                offset: function.name.range().start().to_u32(),
-                            }),
+                            qual: names::qualified(db, definition).to_owned(),
+                            key: source
+                                .then(|| FnKey { path: db.path(file), offset: function.name.range().start().to_u32() }),
                             is_async: function.is_async,
                             body: source && !classes::is_stub_body(&function.body),
                             ..target.clone()
@@ -206,14 +298,14 @@ impl<'a> Resolver<'a> {
                 }
                 return;
             }
-            Value::Class(class) | Value::Instance(class) => target.qual = names::qualified(db, *class),
+            Value::Class(class) | Value::Instance(class) => target.qual = names::qualified(db, *class).to_owned(),
             Value::Lambda(file, offset) => {
                 target.qual = self.in_module("<lambda>");
-                target.key = Some(FnKey { path: path_of(db, *file), offset: *offset });
+                target.key = Some(FnKey { path: db.path(*file), offset: *offset });
                 target.body = true;
             }
             Value::Parameter(file, function, position) => {
-                target.param = Some((FnKey { path: path_of(db, *file), offset: *function }, *position));
+                target.param = Some((FnKey { path: db.path(*file), offset: *function }, *position));
             }
             Value::External(name) => target.qual = self.absolute(name),
         }
@@ -255,9 +347,4 @@ pub(super) fn sources<'db>(db: &'db Db, definition: Definition<'db>) -> Vec<Defi
         }
     }
     vec![definition]
-}
-
-/// The path of a file as the facts have it.
-pub(super) fn path_of(db: &Db, file: File) -> Arc<str> {
-    Arc::from(file.path(db).as_str())
 }

@@ -3,11 +3,15 @@
 //! ty's inference is asked first. What it leaves open (unannotated returns, attributes assigned in a method, decorated
 //! functions, functions in containers) is followed through definitions, a few steps deep.
 
+use std::cell::RefCell;
+
+use ruff_db::files::File;
 use ruff_db::parsed::parsed_module;
 use ruff_python_ast as ast;
 use ruff_python_ast::Expr;
-use ruff_text_size::Ranged;
-use ty_python_core::definition::{Definition, DefinitionKind, ParameterDefinitionNodeKind};
+use ruff_text_size::{Ranged, TextRange};
+use rustc_hash::FxHashMap;
+use ty_python_core::definition::{Definition, DefinitionKind, ParameterDefinitionNodeKind, TargetKind};
 use ty_python_core::scope::NodeWithScopeKind;
 use ty_python_core::semantic_index;
 use ty_python_semantic::types::ide_support::{definitions_for_attribute, definitions_for_name};
@@ -30,13 +34,13 @@ pub(super) enum Value<'db> {
     /// A function: its definition.
     Function(Definition<'db>),
     /// A lambda: its file's definition scope is not needed, only where it is.
-    Lambda(ruff_db::files::File, u32),
+    Lambda(File, u32),
     /// A class itself.
     Class(Definition<'db>),
     /// An instance of a class.
     Instance(Definition<'db>),
     /// A parameter of a function: where that is, and the parameter's position.
-    Parameter(ruff_db::files::File, u32, u32),
+    Parameter(File, u32, u32),
     /// The dotted name of something that is not installed, as imported.
     External(String),
 }
@@ -92,14 +96,15 @@ impl<'db> Values<'db> {
     }
 }
 
-/// Looks values up.
+/// Looks values up, each once.
 pub(super) struct Engine<'db> {
     pub(super) db: &'db Db,
+    known: RefCell<FxHashMap<(File, TextRange), Values<'db>>>,
 }
 
 impl<'db> Engine<'db> {
     pub(super) fn new(db: &'db Db) -> Self {
-        Self { db }
+        Self { db, known: RefCell::default() }
     }
 
     fn model(&self, definition: Definition<'db>) -> SemanticModel<'db> {
@@ -108,7 +113,41 @@ impl<'db> Engine<'db> {
 
     /// What an expression denotes.
     pub(super) fn of(&self, model: &SemanticModel<'db>, expression: &Expr) -> Values<'db> {
-        self.evaluate(model, expression, DEPTH).weighed()
+        let place = (model.file(), expression.range());
+        if let Some(values) = self.known.borrow().get(&place) {
+            return values.clone();
+        }
+        let values = self.evaluate(model, expression, DEPTH).weighed();
+        self.known.borrow_mut().insert(place, values.clone());
+        values
+    }
+
+    /// What an expression runs when it is called. A decorated function is the function, whatever ty says that its
+    /// decorator makes of it: what that runs is told apart.
+    pub(super) fn called(&self, model: &SemanticModel<'db>, expression: &Expr) -> Values<'db> {
+        let values = self.of(model, expression);
+        if values.0.iter().any(|possible| !matches!(possible.value, Value::Instance(_))) {
+            return values;
+        }
+        let mut functions = Values::default();
+        for definition in self.definitions(model, expression) {
+            if matches!(definition.kind(self.db), DefinitionKind::Function(_)) && !self.is_property(definition) {
+                functions.push(Value::Function(definition), 0);
+            }
+        }
+        if functions.is_empty() { values } else { functions.weighed() }
+    }
+
+    /// Where a name or an attribute is bound, as far as ty can tell.
+    pub(super) fn definitions(&self, model: &SemanticModel<'db>, expression: &Expr) -> Vec<Definition<'db>> {
+        let resolved = match expression {
+            Expr::Name(name) => {
+                definitions_for_name(model, name.id.as_str(), name.into(), ImportAliasResolution::ResolveAliases)
+            }
+            Expr::Attribute(attribute) => definitions_for_attribute(model, attribute),
+            _ => vec![],
+        };
+        resolved.into_iter().filter_map(|resolved| resolved.definition()).collect()
     }
 
     pub(super) fn evaluate(&self, model: &SemanticModel<'db>, expression: &Expr, depth: u8) -> Values<'db> {
@@ -125,17 +164,25 @@ impl<'db> Engine<'db> {
                 return values;
             }
             Expr::Named(named) => return self.evaluate(model, &named.value, depth),
+            Expr::Subscript(subscript) => {
+                // A literal key says more than the type of all values.
+                let values = self.element(model, &subscript.value, Some(&subscript.slice), depth - 1);
+                if values.0.iter().any(|possible| !matches!(possible.value, Value::Instance(_))) {
+                    return values;
+                }
+            }
             _ => {}
         }
-        let typed = self.typed(model, expression);
-        if !typed.is_empty() && !self.is_wrapper(&typed) {
+        let (typed, open) = self.typed(model, expression);
+        let settled = !typed.is_empty() && !self.is_wrapper(&typed);
+        if settled && !open {
             return typed;
         }
         let own = match expression {
             Expr::Name(name) => self.name(model, name, depth),
             Expr::Attribute(attribute) => self.attribute(model, attribute, depth),
             Expr::Call(call) => self.result(model, call, depth),
-            Expr::Await(awaited) => self.evaluate(model, &awaited.value, depth - 1),
+            Expr::Await(awaited) => self.awaited(model, &awaited.value, depth),
             Expr::BoolOp(operation) => {
                 let mut values = Values::default();
                 for value in &operation.values {
@@ -143,18 +190,28 @@ impl<'db> Engine<'db> {
                 }
                 values
             }
-            Expr::Subscript(subscript) => self.element(model, &subscript.value, Some(&subscript.slice), depth - 1),
             _ => Values::default(),
         };
-        if own.is_empty() { typed } else { own }
+        if settled {
+            let mut values = typed;
+            values.extend(own);
+            values
+        } else if own.is_empty() {
+            typed
+        } else {
+            own
+        }
     }
 
-    /// ty's own answer.
-    fn typed(&self, model: &SemanticModel<'db>, expression: &Expr) -> Values<'db> {
+    /// ty's own answer, and whether it leaves room for more.
+    fn typed(&self, model: &SemanticModel<'db>, expression: &Expr) -> (Values<'db>, bool) {
         let mut values = Values::default();
-        let Some(kind) = expression.inferred_type(model) else { return values };
+        let Some(kind) = expression.inferred_type(model) else { return (values, true) };
         self.decompose(model, kind, &mut values);
-        values
+        let open = matches!(kind, Type::Union(union) if union.elements(self.db).iter().any(|element| {
+            matches!(element, Type::Dynamic(_))
+        }));
+        (values, open)
     }
 
     pub(super) fn decompose(&self, model: &SemanticModel<'db>, kind: Type<'db>, values: &mut Values<'db>) {
@@ -265,14 +322,14 @@ impl<'db> Engine<'db> {
                 values.extend(self.attribute_value(definition, depth - 1));
             }
         }
-        if !values.is_empty() {
+        if !values.is_empty() || depth <= 1 {
             return values;
         }
         for receiver in self.evaluate(model, &attribute.value, depth - 1).0 {
             match receiver.value {
                 Value::Instance(class) | Value::Class(class) => {
                     for definition in classes::member(self.db, class, attribute.attr.as_str()) {
-                        values.extend(self.attribute_value(definition, depth - 1));
+                        values.extend(self.attribute_value(*definition, depth - 1));
                     }
                 }
                 Value::External(name) => values.push(Value::External(format!("{name}.{}", attribute.attr)), 0),
@@ -317,6 +374,31 @@ impl<'db> Engine<'db> {
         is_property(node.node(&parsed))
     }
 
+    /// Which half of the descriptor protocol a function of a class stands for, if any.
+    pub(super) fn accessor(&self, definition: Definition<'db>) -> Option<&'static str> {
+        let DefinitionKind::Function(node) = definition.kind(self.db) else { return None };
+        let parsed = parsed_module(self.db, definition.python_file(self.db)).load(self.db);
+        let function = node.node(&parsed);
+        if is_property(function) {
+            return Some("__get__");
+        }
+        function.decorator_list.iter().find_map(|decorator| match &decorator.expression {
+            Expr::Attribute(attribute) => match attribute.attr.as_str() {
+                "setter" => Some("__set__"),
+                "deleter" => Some("__delete__"),
+                "getter" => Some("__get__"),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// Whether a name is bound in the body of a class: what descriptors need.
+    pub(super) fn is_class_level(&self, definition: Definition<'db>) -> bool {
+        let index = semantic_index(self.db, definition.program_file(self.db));
+        matches!(index.scope(definition.file_scope(self.db)).node(), NodeWithScopeKind::Class(_))
+    }
+
     /// What a definition binds its name to.
     pub(super) fn bound_to(&self, definition: Definition<'db>, depth: u8) -> Values<'db> {
         if depth == 0 {
@@ -357,8 +439,14 @@ impl<'db> Engine<'db> {
             DefinitionKind::WithItem(item) => {
                 self.entered(&model, item.context_expr(&parsed), item.is_async(), depth - 1)
             }
-            DefinitionKind::For(target) => self.element(&model, target.iterable(&parsed), None, depth - 1),
-            DefinitionKind::Comprehension(target) => self.element(&model, target.iterable(&parsed), None, depth - 1),
+            DefinitionKind::For(target) => {
+                let unpacked = matches!(target.target_kind(), TargetKind::Sequence(..));
+                self.iterated(&model, target.iterable(&parsed), unpacked, depth - 1)
+            }
+            DefinitionKind::Comprehension(target) => {
+                let unpacked = matches!(target.target_kind(), TargetKind::Sequence(..));
+                self.iterated(&model, target.iterable(&parsed), unpacked, depth - 1)
+            }
             _ => Values::default(),
         }
     }
@@ -480,7 +568,7 @@ impl<'db> Engine<'db> {
                     let methods = classes::member(self.db, class, enter);
                     let mut returned = Values::default();
                     for method in methods {
-                        returned.extend(self.returned(method, depth - 1));
+                        returned.extend(self.returned(*method, depth - 1));
                     }
                     if returned.is_empty() {
                         returned.push(Value::Instance(class), 0);
@@ -505,6 +593,21 @@ impl<'db> Engine<'db> {
         if depth <= 1 {
             return values;
         }
+        if let Expr::Attribute(attribute) = &*call.func
+            && matches!(attribute.attr.as_str(), "get" | "pop" | "setdefault")
+            && let Some(key) = call.arguments.args.first()
+        {
+            values.extend(self.element(model, &attribute.value, Some(key), depth - 1));
+            if let Some(default) = call.arguments.args.get(1)
+                && !values.is_empty()
+            {
+                values.extend(self.evaluate(model, default, depth - 1));
+            }
+            values.0.retain(|possible| !matches!(possible.value, Value::Instance(_)));
+            if !values.is_empty() {
+                return values;
+            }
+        }
         for possible in self.callees(model, call, depth - 1).0 {
             match possible.value {
                 Value::Function(definition) => {
@@ -527,6 +630,20 @@ impl<'db> Engine<'db> {
                     let class = last.starts_with(|first: char| first.is_ascii_uppercase());
                     values.push(Value::External(if class { name } else { format!("{name}()") }), 0);
                 }
+                _ => {}
+            }
+        }
+        values
+    }
+
+    /// What `await` gives of an expression whose type ty does not know.
+    fn awaited(&self, model: &SemanticModel<'db>, value: &Expr, depth: u8) -> Values<'db> {
+        let mut values = Values::default();
+        let (Expr::Call(call), true) = (value, depth > 1) else { return values };
+        for possible in self.callees(model, call, depth - 1).0 {
+            match possible.value {
+                Value::Function(definition) => values.extend(self.returned(definition, depth - 1)),
+                Value::External(name) => values.push(Value::External(format!("{name}()")), 0),
                 _ => {}
             }
         }
@@ -571,6 +688,117 @@ impl<'db> Engine<'db> {
         values
     }
 
+    /// What the variable of a loop may be. Of one that is unpacked only functions are told: which element of the tuple
+    /// it is does not matter then.
+    fn iterated(&self, model: &SemanticModel<'db>, iterable: &Expr, unpacked: bool, depth: u8) -> Values<'db> {
+        if !unpacked {
+            return self.element(model, iterable, None, depth);
+        }
+        let mut values = match iterable {
+            Expr::Call(call) => match &*call.func {
+                Expr::Attribute(attribute) if attribute.attr.as_str() == "items" => {
+                    self.element(model, &attribute.value, None, depth)
+                }
+                _ => Values::default(),
+            },
+            Expr::List(ast::ExprList { elts, .. }) | Expr::Tuple(ast::ExprTuple { elts, .. }) => {
+                let mut values = Values::default();
+                for element in elts {
+                    values.extend(self.element(model, element, None, depth));
+                }
+                values
+            }
+            _ => self.nested_elements(model, iterable, depth),
+        };
+        values.0.retain(|possible| matches!(possible.value, Value::Function(_) | Value::Lambda(..)));
+        values
+    }
+
+    /// The elements of the tuples in a list that has a name.
+    fn nested_elements(&self, model: &SemanticModel<'db>, iterable: &Expr, depth: u8) -> Values<'db> {
+        let mut values = Values::default();
+        if depth <= 1 {
+            return values;
+        }
+        for definition in self.definitions(model, iterable) {
+            let parsed = parsed_module(self.db, definition.python_file(self.db)).load(self.db);
+            let value = match definition.kind(self.db) {
+                DefinitionKind::Assignment(assignment) if assignment.unpack().is_none() => {
+                    Some(assignment.value(&parsed))
+                }
+                DefinitionKind::AnnotatedAssignment(assignment) => assignment.value(&parsed),
+                _ => None,
+            };
+            if let Some(value) = value {
+                values.extend(self.iterated(&self.model(definition), value, true, depth - 1));
+            }
+        }
+        values
+    }
+
+    /// The generator functions that made a generator or a context manager.
+    pub(super) fn generators(&self, model: &SemanticModel<'db>, value: &Expr, depth: u8) -> Values<'db> {
+        let mut values = Values::default();
+        if depth == 0 {
+            return values;
+        }
+        match value {
+            Expr::Call(call) => {
+                for possible in self.called(model, &call.func).0 {
+                    let Value::Function(definition) = possible.value else { continue };
+                    for definition in super::resolve::sources(self.db, definition) {
+                        let DefinitionKind::Function(node) = definition.kind(self.db) else { continue };
+                        let parsed = parsed_module(self.db, definition.python_file(self.db)).load(self.db);
+                        let body = &node.node(&parsed).body;
+                        if super::functions::yields(body) {
+                            values.push(Value::Function(definition), 0);
+                        } else if !definition.file(self.db).is_stub(self.db) {
+                            let model = self.model(definition);
+                            for returned in given_expressions(body, false).into_iter().take(WIDTH) {
+                                values.extend(self.generators(&model, returned, depth - 1));
+                            }
+                        }
+                    }
+                }
+            }
+            Expr::Name(_) | Expr::Attribute(_) => {
+                for definition in self.definitions(model, value) {
+                    let parsed = parsed_module(self.db, definition.python_file(self.db)).load(self.db);
+                    if let DefinitionKind::Assignment(assignment) = definition.kind(self.db)
+                        && assignment.unpack().is_none()
+                    {
+                        values.extend(self.generators(&self.model(definition), assignment.value(&parsed), depth - 1));
+                    }
+                }
+            }
+            _ => {}
+        }
+        values.weighed()
+    }
+
+    /// What identifies a variable across functions: a name of a module or of a class, an attribute of `self`.
+    pub(super) fn identity(&self, definition: Definition<'db>) -> Option<String> {
+        let index = semantic_index(self.db, definition.program_file(self.db));
+        let scope = definition.file_scope(self.db);
+        match index.scope(scope).node() {
+            NodeWithScopeKind::Module | NodeWithScopeKind::Class(_) => {
+                Some(names::qualified(self.db, definition).to_owned())
+            }
+            NodeWithScopeKind::Function(_) => {
+                let class = index.class_definition_of_method(scope)?;
+                let parsed = parsed_module(self.db, definition.python_file(self.db)).load(self.db);
+                let target = match definition.kind(self.db) {
+                    DefinitionKind::Assignment(assignment) => assignment.target(&parsed),
+                    DefinitionKind::AnnotatedAssignment(assignment) => assignment.target(&parsed),
+                    _ => return None,
+                };
+                let Expr::Attribute(attribute) = target else { return None };
+                Some(format!("{}.{}", names::qualified(self.db, class), attribute.attr))
+            }
+            _ => None,
+        }
+    }
+
     /// What an element of a container may be: of a display with its literal key, or any.
     fn element(&self, model: &SemanticModel<'db>, container: &Expr, key: Option<&Expr>, depth: u8) -> Values<'db> {
         let mut values = Values::default();
@@ -595,20 +823,9 @@ impl<'db> Engine<'db> {
                     values.extend(self.evaluate(model, element, depth - 1));
                 }
             }
-            Expr::Name(name) => {
-                for resolved in
-                    definitions_for_name(model, name.id.as_str(), name.into(), ImportAliasResolution::ResolveAliases)
-                {
-                    if let Some(definition) = resolved.definition() {
-                        values.extend(self.element_of(definition, key, depth - 1));
-                    }
-                }
-            }
-            Expr::Attribute(attribute) => {
-                for resolved in definitions_for_attribute(model, attribute) {
-                    if let Some(definition) = resolved.definition() {
-                        values.extend(self.element_of(definition, key, depth - 1));
-                    }
+            Expr::Name(_) | Expr::Attribute(_) => {
+                for definition in self.definitions(model, container) {
+                    values.extend(self.element_of(definition, key, depth - 1));
                 }
             }
             Expr::Call(call) => {

@@ -1,6 +1,7 @@
 //! The tests of the analyser, one binary: what it stands on is linked once.
 
 mod cli;
+mod facts;
 mod report;
 mod rules;
 mod seeded;

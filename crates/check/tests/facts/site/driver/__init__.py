@@ -1,0 +1,1 @@
+from ._core import connect as connect, Connection as Connection
