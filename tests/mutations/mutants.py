@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MUTANTS", "Mutant"]
+__all__ = ["MUTANTS", "Mutant", "batches"]
 
 LIMITS = (
     "tests/test_limits.py",
@@ -25,6 +25,28 @@ BREAKER = ("tests/test_breaker.py", "probes_that_fail or no_more_probes or comes
 OFFLOAD = ("tests/test_offload.py", "abandoned or limit or never_begins or many_calls")
 ACROSS = ("tests/test_promises.py", "every_step or random_cancels")
 
+MEETS = {
+    LIMITS: {"semaphore", "event"},
+    QUEUE: {"queue"},
+    MAP: {"map", "semaphore"},
+    KEYED: {"keyed", "semaphore", "event", "queue"},
+    ADAPTIVE: {"adaptive", "keyed", "map"},
+    BATCH: {"batch", "map"},
+    MONITORING: {"stopwatch", "semaphore"},
+    LOGS: {"log_buffer"},
+    PROCESS: {"output", "process"},
+    RETRY: {"retry"},
+    POOL: {"pool"},
+    RATE: {"gcra", "keyed"},
+    BREAKER: {"breaker", "keyed", "gcra"},
+    OFFLOAD: {"offload", "semaphore", "map"},
+}
+"""Which machines a file of tests can meet, by what it imports. Mutants whose tests do not meet each other's machines
+are built together: to build is most of what this run costs. tests/mutations/run.py has a control for this table."""
+
+SHARED = {"waiters", "deadlines", "scope"}
+"""Machines that others stand on, or that every file of tests meets: their mutants are built alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
@@ -36,6 +58,31 @@ class Mutant:
     replace: str
     tests: tuple[str, str]
     """A file of tests and the ``-k`` expression that chooses among them."""
+
+    @property
+    def machine(self) -> str:
+        """The machine that is broken: its file, or its folder."""
+        parts = self.file.removesuffix(".rs").split("/")
+        return "pool" if "pool" in parts else parts[-1]
+
+    def goes_with(self, other: Mutant) -> bool:
+        """Whether neither's tests can notice the other."""
+        return not {self.machine, other.machine} & SHARED and not (
+            self.machine in MEETS[other.tests] or other.machine in MEETS[self.tests]
+        )
+
+
+def batches(mutants: list[Mutant]) -> list[list[Mutant]]:
+    """The mutants, in as few builds as a greedy choice finds."""
+    found: list[list[Mutant]] = []
+    for mutant in mutants:
+        for batch in found:
+            if all(mutant.goes_with(other) for other in batch):
+                batch.append(mutant)
+                break
+        else:
+            found.append([mutant])
+    return found
 
 
 MUTANTS = [

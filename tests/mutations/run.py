@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The mutation run: each variant of the core in ``mutants.py`` has to turn a sweep red.
 
-Works on a copy of the crates in ``target/mutants``; the tree is not touched. While one mutant's tests run, the next one
-is built. Prints a table and fails when a mutant survives, when a text to be replaced is no longer there, or when the
-tests fail on the core as it is.
+Works on a copy of the crates in ``target/mutants``; the tree is not touched. Mutants whose tests cannot notice each
+other are built together (``mutants.py`` says which), and while the tests of one build run, the next one is built.
+Prints a table and fails when a mutant survives, when a text to be replaced is no longer there, when the tests fail on
+the core as it is, or when they fail on a build that breaks only what they do not meet.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutants import MUTANTS, Mutant
+from mutants import MEETS, MUTANTS, SHARED, Mutant, batches
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "target" / "mutants"
@@ -61,7 +62,7 @@ def environment() -> dict[str, str]:
     }
     if sys.platform == "darwin":
         ours["RUSTFLAGS"] = "-C link-arg=-undefined -C link-arg=dynamic_lookup"
-    return os.environ | ours | {"CARGO_TARGET_DIR": str(TARGET)}
+    return os.environ | ours | {"CARGO_TARGET_DIR": str(TARGET), "CARGO_INCREMENTAL": "1"}
 
 
 def prepare() -> None:
@@ -152,27 +153,36 @@ def main() -> int:
     def judge(package: Path, mutant: Mutant, built: float) -> None:
         start = time.monotonic()
         killer = test(package, mutant.tests)
-        shutil.rmtree(package)
         verdicts[mutant.name] = Verdict(killer, built, time.monotonic() - start)
         say(f"{'survived' if killer is None else 'killed':8}  {mutant.name}  ({time.monotonic() - started:.0f} s)")
 
-    def judge_unbroken(package: Path, tests: tuple[str, str]) -> None:
+    def judge_unbroken(package: Path, tests: tuple[str, str], broken: str) -> None:
         if (killer := test(package, tests)) is not None:
-            raise Wrong(f"{killer} fails on the core as it is")
+            raise Wrong(f"{killer} fails on {broken}")
 
+    groups = list(dict.fromkeys(mutant.tests for mutant in mutants))
+    uncontrolled = [group for group in groups if group in MEETS]
     with ThreadPoolExecutor(max_workers=1) as tester:
         jobs: list[Future[None]] = []
         unbroken = build("unbroken")
         check_import(unbroken)
         say(f"built     the core as it is  ({time.monotonic() - started:.0f} s)")
-        jobs += [tester.submit(judge_unbroken, unbroken, tests) for tests in dict.fromkeys(m.tests for m in mutants)]
+        jobs += [tester.submit(judge_unbroken, unbroken, tests, "the core as it is") for tests in groups]
         try:
-            for mutant in mutants:
+            for batch in batches(mutants):
                 start = time.monotonic()
-                text = break_it(mutant)
-                package = build(mutant.name)
-                (TREE / mutant.file).write_text(text)
-                jobs.append(tester.submit(judge, package, mutant, time.monotonic() - start))
+                texts = {mutant: break_it(mutant) for mutant in batch}
+                package = build(batch[0].name)
+                for mutant, text in texts.items():
+                    (TREE / mutant.file).write_text(text)
+                built = (time.monotonic() - start) / len(batch)
+                jobs += [tester.submit(judge, package, mutant, built) for mutant in batch]
+                machines = {mutant.machine for mutant in batch}
+                for tests in [group for group in uncontrolled if not machines & (MEETS[group] | SHARED)]:
+                    uncontrolled.remove(tests)
+                    broken = f"a build that breaks only {', '.join(sorted(machines))}: correct MEETS in mutants.py"
+                    jobs.append(tester.submit(judge_unbroken, package, tests, broken))
+                tester.submit(shutil.rmtree, package)
             for job in jobs:
                 job.result()
         except BaseException:
