@@ -1,7 +1,11 @@
-"""Each rule of the analyser is complete, and the harm that its page speaks of is real: the page's program shows it."""
+"""Each rule of the analyser is complete, and the harm that its page speaks of is real: the page's program shows it.
+
+And what the documentation says of the analyser is what its program says of itself.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -81,3 +85,37 @@ def test_every_proof_shows_the_harm(tmp_path: Path) -> None:
     with ThreadPoolExecutor(max_workers=4) as executor:
         wrong = [text for text in executor.map(show, RULES) if text]
     assert not wrong, "\n".join(wrong)
+
+
+# The documentation and the program
+
+
+def test_the_program_knows_the_rules_of_the_index(analyser: Path) -> None:
+    listed = subprocess.run([analyser, "rules", "--format=json"], capture_output=True, text=True, check=True).stdout
+    assert json.loads(listed) == [
+        {
+            "code": rule.code,
+            "name": rule.name,
+            "summary": rule.summary,
+            "pedantic": rule.pedantic,
+            "fix": rule.fix or None,
+        }
+        for rule in RULES
+    ]
+
+
+def test_every_option_that_the_guide_shows_is_there(analyser: Path) -> None:
+    known = subprocess.run([analyser, "--help"], capture_output=True, text=True, check=True).stdout
+    lines = [line for line in (ROOT / "docs/check.md").read_text().splitlines() if "check " in line or "`--" in line]
+    shown = {option for line in lines for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)}
+    assert {option for option in shown if option not in known} == set()
+
+
+def test_every_key_of_the_configuration_is_in_the_guide() -> None:
+    keys = re.search(
+        r"^const KEYS: &\[&str\] = &\[(.*?)\];", (check_rules.CRATE / "config.rs").read_text(), re.M | re.S
+    )
+    assert keys is not None
+    section = (ROOT / "docs/check.md").read_text().partition("## Configuration")[2]
+    documented = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))))
+    assert documented == set(re.findall(r'"([a-z-]+)"', keys[1]))

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-RULES = Path(__file__).resolve().parent.parent / "crates" / "check" / "src" / "rules"
+CRATE = Path(__file__).resolve().parent.parent / "crates" / "check" / "src"
+RULES = CRATE / "rules"
 
 FAMILIES = {
     "1": ("Blocking", "What keeps the event loop's thread from everything else."),
