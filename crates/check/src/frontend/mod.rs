@@ -3,6 +3,7 @@
 mod classes;
 pub mod db;
 pub mod discover;
+mod elsewhere;
 mod extract;
 mod functions;
 mod gather;

@@ -253,6 +253,17 @@ impl<'a> Resolver<'a> {
         let DefinitionKind::Function(node) = definition.kind(db) else { return false };
         let parsed = parsed_module(db, definition.python_file(db)).load(db);
         let function = node.node(&parsed);
+        // What another decorator makes of it, only types can tell.
+        let keeps = |decorator: &ast::Decorator| {
+            matches!(
+                names::written(&decorator.expression).rsplit('.').next(),
+                Some("staticmethod" | "classmethod" | "override" | "abstractmethod")
+            )
+        };
+        if !function.decorator_list.iter().all(keeps) {
+            let classes = self.classes(&Expr::Call(call.clone()));
+            return matches!(&classes[..], [class] if class == "types.CoroutineType");
+        }
         function.is_async && super::values::given_expressions(&function.body, true).is_empty()
     }
 

@@ -9,8 +9,21 @@ mod lw103;
 mod lw104;
 mod lw105;
 mod lw106;
+mod lw107;
+mod lw108;
 mod lw109;
 mod lw110;
+mod lw201;
+mod lw202;
+mod lw203;
+mod lw204;
+mod lw205;
+mod lw206;
+mod lw207;
+mod lw208;
+mod lw209;
+mod lw210;
+mod lw211;
 mod lw301;
 mod lw302;
 mod lw303;
@@ -34,8 +47,21 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &lw104::NestedLoop,
         &lw105::GilHeldInThread,
         &lw106::ExecutorExitBlocks,
+        &lw107::EagerOffload,
+        &lw108::ThreadLockAcrossAwait,
         &lw109::PipeWaitDeadlock,
         &lw110::CpuLoop,
+        &lw201::CoroutineNeverAwaited,
+        &lw202::TaskDropped,
+        &lw203::ShieldOrphan,
+        &lw204::CancelSwallowed,
+        &lw205::SharedFutureAwaited,
+        &lw206::LocalTaskSet,
+        &lw207::CancelledCountedAsSuccess,
+        &lw208::UnguardedTaskException,
+        &lw209::ExceptInsideGroup,
+        &lw210::UnshieldedCleanup,
+        &lw211::CommitOnCancel,
         &lw301::ClientPerCall,
         &lw302::YieldInScope,
         &lw303::PermitEndsBeforeUse,

@@ -1,6 +1,6 @@
 //! What several rules need: walks over a function's own body, the ways out of a block, uses of a name, pieces of fixes.
 //!
-//! Nothing here decides what is a problem, and nothing asks for types: that is each rule's own business.
+//! Nothing here decides what is a problem: that is each rule's own business. What asks for types is in the files beside.
 
 use ruff_python_ast as ast;
 use ruff_python_ast::comparable::ComparableExpr;
@@ -8,8 +8,55 @@ use ruff_python_ast::visitor::{self, Visitor};
 use ruff_python_ast::{Expr, Stmt};
 use ruff_text_size::{Ranged, TextRange, TextSize};
 
-use crate::context::FileContext;
+use crate::context::{FileContext, functions};
 use crate::finding::{Edit, Fix, Safety};
+
+pub mod cancellation;
+pub mod tasks;
+
+/// A body of statements that runs by itself.
+pub struct Scope<'a> {
+    /// Dotted name inside the module; `<module>` for the module's own.
+    pub name: String,
+    /// Its statements.
+    pub body: &'a [Stmt],
+    /// The function; none for the module.
+    pub function: Option<&'a ast::StmtFunctionDef>,
+}
+
+impl Scope<'_> {
+    /// The body of an `async def`.
+    pub fn is_async(&self) -> bool {
+        self.function.is_some_and(|function| function.is_async)
+    }
+}
+
+/// The module and all functions of a file.
+pub fn scopes<'a>(file: &FileContext<'a>) -> Vec<Scope<'a>> {
+    let module = Scope { name: "<module>".to_owned(), body: file.body(), function: None };
+    let functions = functions(file.body());
+    std::iter::once(module)
+        .chain(functions.into_iter().map(|one| Scope {
+            name: one.name,
+            body: &one.node.body,
+            function: Some(one.node),
+        }))
+        .collect()
+}
+
+/// The coroutine functions of a file.
+pub fn coroutines<'a>(file: &FileContext<'a>) -> Vec<Scope<'a>> {
+    scopes(file).into_iter().filter(Scope::is_async).collect()
+}
+
+/// Code as a message quotes it: one line, at most 60 characters.
+pub fn shortened(code: &str) -> String {
+    let line = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= 60 {
+        return line;
+    }
+    line.chars().take(57).chain("...".chars()).collect()
+}
 
 /// A node that a walk comes to.
 #[derive(Clone, Copy, Debug)]
@@ -381,6 +428,18 @@ pub fn simple_assignment(statement: &Stmt) -> Option<(&Expr, &Expr)> {
         Stmt::AnnAssign(node) => Some((&node.target, node.value.as_deref()?)),
         _ => None,
     }
+}
+
+/// Inside of `with pytest.raises(...)` and like: the call is there to fail.
+pub fn is_expected_to_fail(around: &[Node<'_>]) -> bool {
+    around.iter().any(|node| match node {
+        Node::Stmt(Stmt::With(node)) => node.items.iter().any(|item| {
+            last_name(&item.context_expr).is_some_and(|name| {
+                matches!(name, "raises" | "warns" | "deprecated_call") || name.starts_with("assertRaises")
+            })
+        }),
+        _ => false,
+    })
 }
 
 /// The spaces at the start of the line of a place.

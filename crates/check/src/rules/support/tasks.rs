@@ -1,0 +1,188 @@
+//! What a call gives its caller: a coroutine, or a task, and whether anything else keeps that task. Follows helpers,
+//! unannotated ones included, wherever they stand.
+
+use ruff_python_ast as ast;
+use ruff_python_ast::{Expr, Stmt};
+use ruff_text_size::Ranged;
+
+use super::{Node, ends, reads, simple_assignment, walk};
+use crate::context::FileContext;
+use crate::finding::Frame;
+
+/// Helpers behind helpers that are followed.
+const DEPTH: usize = 4;
+
+/// What a call gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gives {
+    /// A coroutine: nothing runs until it is awaited.
+    Coroutine,
+    /// A task that only the caller holds: the loop's own reference is weak.
+    Task,
+}
+
+/// What is known about a call's value.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// What it is.
+    pub what: Gives,
+    /// On every path through the helpers.
+    pub always: bool,
+    /// From the helper's `return` down to where it is made; empty where the call itself makes it.
+    pub frames: Vec<Frame>,
+}
+
+/// What a call gives, if that is a coroutine or a task that nobody else holds.
+pub fn given(file: &FileContext<'_>, call: &ast::ExprCall) -> Option<Given> {
+    of_call(file, call, DEPTH)
+}
+
+/// Whether a call makes a task by itself: `asyncio.create_task`, `loop.create_task`, `asyncio.ensure_future`; not
+/// `TaskGroup.create_task`, whose group holds the task.
+pub fn makes_task(file: &FileContext<'_>, call: &ast::ExprCall) -> bool {
+    let mut names: Vec<String> = file.targets(call).into_iter().map(|target| target.qual).collect();
+    names.extend(file.qualified(&call.func));
+    names.iter().any(|name| {
+        matches!(
+            name.as_str(),
+            "asyncio.create_task"
+                | "asyncio.tasks.create_task"
+                | "asyncio.ensure_future"
+                | "asyncio.tasks.ensure_future"
+                | "asyncio.AbstractEventLoop.create_task"
+                | "asyncio.events.AbstractEventLoop.create_task"
+                | "asyncio.BaseEventLoop.create_task"
+                | "asyncio.base_events.BaseEventLoop.create_task"
+        )
+    })
+}
+
+/// Whether one of the classes of a value is a task or a future of asyncio.
+pub fn is_future(file: &FileContext<'_>, value: &Expr) -> bool {
+    file.classes(value).iter().any(|class| matches!(class.as_str(), "asyncio.Task" | "asyncio.Future"))
+}
+
+/// Whether a class is what a call of an `async def` gives.
+fn is_coroutine(class: &str) -> bool {
+    matches!(
+        class,
+        "types.CoroutineType" | "typing.Coroutine" | "collections.abc.Coroutine" | "_typeshed.CoroutineType"
+    )
+}
+
+fn of_call(file: &FileContext<'_>, call: &ast::ExprCall, depth: usize) -> Option<Given> {
+    if file.makes_coroutine(call) {
+        return Some(Given { what: Gives::Coroutine, always: true, frames: vec![] });
+    }
+    if makes_task(file, call) {
+        return Some(Given { what: Gives::Task, always: true, frames: vec![] });
+    }
+    let targets = file.targets(call);
+    if depth > 0 && !targets.is_empty() && targets.iter().all(|target| target.body && !target.is_async) {
+        let mut all: Option<Given> = None;
+        for target in &targets {
+            let key = target.key.as_ref()?;
+            let mut one = None;
+            file.resolver
+                .with_function(key, &mut |file, function| one = of_helper(file, function, &target.qual, depth));
+            match (&mut all, one?) {
+                (None, one) => all = Some(one),
+                (Some(all), one) if all.what == one.what => all.always &= one.always,
+                _ => return None,
+            }
+        }
+        if all.is_some() {
+            return all;
+        }
+    }
+    let classes = file.classes(&Expr::Call(call.clone()));
+    let coroutines = classes.iter().filter(|class| is_coroutine(class)).count();
+    (coroutines > 0).then(|| Given { what: Gives::Coroutine, always: coroutines == classes.len(), frames: vec![] })
+}
+
+/// What a helper returns.
+fn of_helper(file: &FileContext<'_>, function: &ast::StmtFunctionDef, qual: &str, depth: usize) -> Option<Given> {
+    let plain = function.decorator_list.iter().all(|decorator| {
+        matches!(super::last_name(&decorator.expression), Some("staticmethod" | "classmethod" | "override"))
+    });
+    if function.is_async || !plain {
+        return None;
+    }
+    let mut returned = vec![];
+    let mut generator = false;
+    walk(&function.body, &mut |node, _| match node {
+        Node::Stmt(Stmt::Return(node)) => returned.push(node),
+        Node::Expr(Expr::Yield(_) | Expr::YieldFrom(_)) => generator = true,
+        _ => {}
+    });
+    if generator {
+        return None;
+    }
+    let mut always = !ends(&function.body).falls;
+    let mut all: Option<Given> = None;
+    for node in returned {
+        let value = node.value.as_deref();
+        let one = value.and_then(|value| of_value(file, function, value, depth));
+        let Some(mut one) = one else {
+            // A value that is neither: what the caller drops may be that.
+            always = false;
+            continue;
+        };
+        if all.as_ref().is_some_and(|all| all.what != one.what) {
+            return None;
+        }
+        if all.is_none() {
+            let value = value.expect("it gives something");
+            one.frames.insert(
+                0,
+                Frame {
+                    path: file.path.clone(),
+                    span: file.span(value.range()),
+                    function: qual.to_owned(),
+                    note: format!("returns `{}`", super::shortened(file.text(value.range()))),
+                },
+            );
+            all = Some(one);
+        } else {
+            always &= one.always;
+        }
+    }
+    let mut all = all?;
+    all.always &= always;
+    Some(all)
+}
+
+/// What a returned expression is. A task that the helper also keeps elsewhere is nobody's loss.
+fn of_value(file: &FileContext<'_>, function: &ast::StmtFunctionDef, value: &Expr, depth: usize) -> Option<Given> {
+    match value {
+        Expr::Call(call) => of_call(file, call, depth - 1),
+        Expr::Name(name) => {
+            let mut bound = vec![];
+            walk(&function.body, &mut |node, _| {
+                if let Node::Stmt(statement) = node
+                    && let Some((Expr::Name(target), value)) = simple_assignment(statement)
+                    && target.id == name.id
+                {
+                    bound.push(value);
+                }
+            });
+            let [Expr::Call(call)] = bound[..] else { return None };
+            let given = of_call(file, call, depth - 1)?;
+            (!is_kept(&function.body, &name.id)).then_some(given)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a function does anything with a task, beside returning it, that keeps it: stores it, awaits it, hands it on.
+pub fn is_kept(body: &[Stmt], name: &str) -> bool {
+    super::outlives(body, name)
+        || reads(body, name).iter().any(|one| {
+            let returned = matches!(one.around.last(), Some(Node::Stmt(Stmt::Return(_))));
+            let own = matches!(
+                one.attribute(),
+                Some("add_done_callback" | "set_name" | "get_name" | "done" | "cancelled" | "cancel")
+            );
+            !returned && !own
+        })
+}
