@@ -12,7 +12,7 @@ use crate::rule::RuleMeta;
 use crate::selection::Selector;
 
 /// The effect table's kinds of entries: a user may add to each.
-const TABLES: &[&str] = &["blocks", "calls", "decorators", "guards", "offloads", "schedules"];
+const TABLES: &[&str] = &["blocks", "calls", "decorators", "guards", "harmless", "offloads", "schedules"];
 
 const KEYS: &[&str] = &[
     "all",
@@ -24,6 +24,7 @@ const KEYS: &[&str] = &[
     "exclude",
     "extend-select",
     "guards",
+    "harmless",
     "ignore",
     "offloads",
     "pedantic",

@@ -74,7 +74,7 @@ pub struct Blocks {
     pub level: Level,
     /// It takes well under a millisecond on a local disk, or only the first time: shown with `--all`.
     pub short: bool,
-    /// What to write in its place.
+    /// What to do in its place, as a sentence without its end: "use `asyncio.sleep(...)`".
     pub instead: Option<String>,
     /// Where this is known from.
     pub source: String,
@@ -144,6 +144,13 @@ impl Elsewhere {
     /// All of them, as the files write them.
     pub const NAMES: [(&'static str, Self); 3] =
         [("thread", Self::Thread), ("process", Self::Process), ("interpreter", Self::Interpreter)];
+}
+
+/// `[[harmless]]`: nothing of it is looked into, unless the project itself defines it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Harmless {
+    /// Where this is known from.
+    pub source: String,
 }
 
 /// `[[offloads]]`: the function it is given runs elsewhere, and so do its effects.

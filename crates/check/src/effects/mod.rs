@@ -13,14 +13,16 @@ use std::sync::LazyLock;
 use rustc_hash::FxHashMap;
 
 pub use entries::{
-    Blocks, Calls, Condition, Decorator, DecoratorKind, Elsewhere, Guard, Kind, Offloads, Place, Schedules, Test,
+    Blocks, Calls, Condition, Decorator, DecoratorKind, Elsewhere, Guard, Harmless, Kind, Offloads, Place, Schedules,
+    Test,
 };
 pub use read::TableError;
 
 /// The files of the table, by name.
-pub const FILES: [(&str, &str); 7] = [
+pub const FILES: [(&str, &str); 8] = [
     ("stdlib.toml", include_str!("stdlib.toml")),
     ("third_party.toml", include_str!("third_party.toml")),
+    ("harmless.toml", include_str!("harmless.toml")),
     ("offloads.toml", include_str!("offloads.toml")),
     ("calls.toml", include_str!("calls.toml")),
     ("schedules.toml", include_str!("schedules.toml")),
@@ -41,6 +43,7 @@ static BUILTIN: LazyLock<Table> = LazyLock::new(|| {
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     blocks: Names<Blocks>,
+    harmless: Names<Harmless>,
     offloads: Names<Offloads>,
     calls: Names<Calls>,
     schedules: Names<Schedules>,
@@ -65,6 +68,11 @@ impl Table {
     /// What is said of calling it: it blocks.
     pub fn blocks(&self, qual: &str) -> Option<&Blocks> {
         self.blocks.get(qual)
+    }
+
+    /// What is said of calling it: it does not block, whatever its source looks like. What blocks by its own name does.
+    pub fn harmless(&self, qual: &str) -> Option<&Harmless> {
+        self.harmless.get(qual).filter(|_| self.blocks.get(qual).is_none())
     }
 
     /// What is said of calling it: it runs a function elsewhere.
@@ -183,6 +191,7 @@ mod tests {
         assert!(table.blocks.exact.len() > 1500, "{}", table.blocks.exact.len());
         let sources = [
             table.blocks.entries.iter().map(|entry| &entry.source).collect::<Vec<_>>(),
+            table.harmless.entries.iter().map(|entry| &entry.source).collect(),
             table.offloads.entries.iter().map(|entry| &entry.source).collect(),
             table.calls.entries.iter().map(|entry| &entry.source).collect(),
             table.schedules.entries.iter().map(|entry| &entry.source).collect(),
@@ -243,6 +252,16 @@ mod tests {
         assert_eq!(kind("vendor.local.read"), Some(Kind::File));
         assert_eq!(kind("vendor"), None);
         assert_eq!(kind("vendors.get"), None);
+    }
+
+    #[test]
+    fn what_is_harmless_is_so_but_for_what_blocks_by_its_own_name() {
+        let table = Table::builtin();
+        assert!(table.harmless("pandas.core.series.Series.__init__").is_some());
+        assert!(table.harmless("pandas.read_csv").is_none());
+        assert!(table.harmless("requests.get").is_none());
+        let own = extended("[[harmless]]\nnames = [\"corp.ready_made.*\"]").unwrap();
+        assert!(own.harmless("corp.ready_made.call").is_some());
     }
 
     #[test]

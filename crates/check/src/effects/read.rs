@@ -6,7 +6,8 @@ use toml::{Table as Sections, Value};
 
 use super::Table;
 use super::entries::{
-    Blocks, Calls, Condition, Decorator, DecoratorKind, Elsewhere, Guard, Kind, Offloads, Place, Schedules, Test,
+    Blocks, Calls, Condition, Decorator, DecoratorKind, Elsewhere, Guard, Harmless, Kind, Offloads, Place, Schedules,
+    Test,
 };
 use crate::facts::Literal;
 use crate::finding::{Level, Tag};
@@ -126,6 +127,10 @@ pub(super) fn add(table: &mut Table, sections: &Sections) -> Result<(), TableErr
         };
         entry.under_names(&mut added.blocks, blocks)?;
     }
+    for entry in entries(sections, "harmless")? {
+        entry.only(&["names", "source"])?;
+        entry.under_names(&mut added.harmless, Harmless { source: entry.source()? })?;
+    }
     for entry in entries(sections, "offloads")? {
         entry.only(&["names", "argument", "name", "to", "source"])?;
         let offloads = Offloads {
@@ -166,6 +171,7 @@ pub(super) fn add(table: &mut Table, sections: &Sections) -> Result<(), TableErr
         entry.under_names(&mut added.guards, guard)?;
     }
     table.blocks.take(added.blocks);
+    table.harmless.take(added.harmless);
     table.offloads.take(added.offloads);
     table.calls.take(added.calls);
     table.schedules.take(added.schedules);

@@ -153,6 +153,10 @@ impl<'t> Worklist<'t> {
                 if table.blocks(&target.qual).is_some() || table.offloads(&target.qual).is_some() {
                     continue;
                 }
+                let ours = self.files.get(&key.path).is_some_and(|file| file.project);
+                if !ours && table.harmless(&target.qual).is_some() {
+                    continue;
+                }
                 if target.body {
                     want(key);
                 }

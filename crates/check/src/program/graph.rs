@@ -183,6 +183,10 @@ impl Linker<'_> {
                 return;
             }
         }
+        let ours = target.key.as_ref().and_then(|key| program.id(key)).is_some_and(|id| program.owned[id as usize]);
+        if !ours && program.table.harmless(&target.qual).is_some() {
+            return;
+        }
         if at.depth == 0
             && at.kind == SiteKind::Call
             && let Some((argument, does)) = higher_order::by_table(program, at.site, target)

@@ -139,7 +139,7 @@ fn help(program: &Program, root: &Root) -> String {
         None => None,
     };
     if let Some(instead) = table.and_then(|blocks| blocks.instead.as_deref()).filter(|_| root.dependency.is_none()) {
-        parts.push(format!("use `{instead}`"));
+        parts.push(instead.to_owned());
     }
     let away = if table.is_some_and(|blocks| blocks.gil) {
         "it holds the GIL, so a thread does not help: send it to a process".to_owned()
