@@ -18,7 +18,7 @@ from loopwright.testing import Play, cancel_sweep
 
 
 @pytest.fixture(autouse=True)
-def no_warnings() -> Iterator[None]:
+def no_warnings(only_new_garbage: None) -> Iterator[None]:
     """A coroutine that is never awaited is a failure."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

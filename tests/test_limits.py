@@ -1002,6 +1002,7 @@ def test_weak_references_and_dictionaries(make: Any) -> None:
     assert reference() is None
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 @each_object
 def test_cycles_are_collected(make: Any) -> None:
     kind = type(make())
@@ -1017,6 +1018,7 @@ def test_cycles_are_collected(make: Any) -> None:
     assert not any(reference() for reference in references)
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 @each_limit
 def test_cycles_through_cached_methods_are_collected(cell: Cell, make: Any) -> None:
     async def main() -> list[Any]:
@@ -1033,6 +1035,7 @@ def test_cycles_through_cached_methods_are_collected(cell: Cell, make: Any) -> N
     assert not any(reference() for reference in references)
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 @each_object
 def test_an_abandoned_waiter_is_collected_with_its_object(make: Any) -> None:
     """Nobody can wake it any more: object, operation, future, task and coroutine are one cycle."""

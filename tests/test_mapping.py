@@ -1010,6 +1010,7 @@ def test_progress_draws_a_bar_on_a_terminal_only(library: str, monkeypatch: pyte
 # ----------------------------------------------------------------------------------------------------- misuse
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [

@@ -229,6 +229,7 @@ def test_a_million_leave_nothing(work: Any) -> None:
     run(lambda: leaves_nothing(work))
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 @pytest.mark.parametrize(
     "make",
     [
@@ -258,6 +259,7 @@ def test_a_cycle_through_an_attribute_is_collected(make: Callable[[], Any]) -> N
     assert not any(reference() is not None for reference in references)
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 def test_a_cycle_through_an_item_is_collected() -> None:
     class Item:
         queue: object

@@ -101,11 +101,10 @@ def loop(request: pytest.FixtureRequest) -> Cell:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def nothing_is_left(only_new_garbage: None) -> Iterator[None]:
     """After each test: no child, no zombie, no descriptor, no thread."""
     if not Path("/proc/self/task").exists():
         pytest.skip("/proc is Linux")
-    gc.collect()
     before, open_before, threads = children(), descriptors(), set(threading.enumerate())
     yield
     gc.collect()

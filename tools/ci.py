@@ -42,8 +42,8 @@ TOOLKIT = ["--workspace", "--exclude=loopwright-check"]
 STUBTEST = ["--ignore-disjoint-bases", "--allowlist=tools/stubtest-allowed.txt", "--ignore-unused-allowlist"]
 SHOWN = 8
 """Failed tests of one suite that are repeated at the end."""
-THIN = {"3.12", "3.14"}
-"""Versions between two that run the whole core suite: no debug mode there, and fewer random cancels (see loops.py)."""
+THIN = set(TESTED[1:-1])
+"""Versions between the oldest and the newest: no debug mode there, and fewer random cancels (see loops.py)."""
 SUITE_LIMIT = 45 * 60
 """Seconds that one run of pytest may take before it is killed; a single test has 120."""
 
@@ -102,7 +102,8 @@ class Report:
         if self.counts:
             total = sum(self.counts.values(), Counter[str]())
             failed = f"; failed steps: {', '.join(self.failed())}" if self.failed() else ""
-            say(f"{_counted(total)} in {seconds:.2f}s on {len(self.counts)} interpreters{failed}")
+            interpreters = sum(name.startswith("py") for name in self.counts)
+            say(f"{_counted(total)} in {seconds:.2f}s on {interpreters} interpreters{failed}")
         return 1 if self.failed() else 0
 
 
@@ -248,7 +249,7 @@ class House:
             else:
                 run(["cargo", "test", "--profile=fast", "--quiet", *which], environment)
 
-    def analyser(self, *, jobs: int | None = None, prefix: str = "") -> None:
+    def analyser(self, *, prefix: str = "", **environment: str) -> None:
         """The analyser: its lints, its tests and its program, then the Python tests that need the program.
 
         The type inference that it stands on takes most of the time, so it is compiled once: clippy stands in the
@@ -256,11 +257,9 @@ class House:
         """
         driver = shutil.which("clippy-driver")
         program = ROOT / "target" / "analyser" / "loopwright-check"
-        environment = {"CARGO_TARGET_DIR": str(ROOT / "target")}
+        environment |= {"CARGO_TARGET_DIR": str(ROOT / "target")}
         if driver:
             environment |= {"RUSTC_WORKSPACE_WRAPPER": driver, "CLIPPY_ARGS": "-D__CLIPPY_HACKERY__warnings"}
-        if jobs is not None:
-            environment["CARGO_BUILD_JOBS"] = str(jobs)
         command = ["cargo", "test", "--package=loopwright-check", "--all-targets", "--profile=analyser", "--quiet"]
         building = "analyser: clippy, tests, program"
         with self.report.step(building):
@@ -287,7 +286,7 @@ class House:
                     self.report.failures[name] = failures
 
     def suites(self) -> None:
-        """The full suite on the default interpreter beside the analyser, the core suite on each other one, and mutants.
+        """The full suite on the default interpreter beside all else: Rust's tests, the analyser, core suites, mutants.
 
         So many at a time as there are lanes: whichever is free takes the next, so that no core rests while another
         one works through its last suite.
@@ -315,9 +314,15 @@ class House:
             full = executor.submit(
                 self.pytest, self.default, "-m", "not analyser", prefix=f"[{self.default.base.minor}] "
             )
-            analyser = executor.submit(self.analyser, jobs=share, prefix="[analyser] ")
+            one_lane = {
+                "CARGO_BUILD_JOBS": str(share),
+                "NEXTEST_TEST_THREADS": str(share),
+                "RUST_TEST_THREADS": str(share),
+            }
+            rust = [executor.submit(self.rust_tests, **one_lane)]
+            rust += [executor.submit(self.analyser, prefix="[analyser] ", **one_lane)]
             cores = [executor.submit(core, python) for python in self.others.values()]
-            for future in [full, analyser, *cores, executor.submit(self.mutants)]:
+            for future in [full, *rust, *cores, executor.submit(self.mutants)]:
                 future.result()
 
     def servers(self) -> None:
@@ -384,7 +389,6 @@ def lint(house: House) -> None:
 def test(house: House) -> None:
     lint(house)
     house.docs()
-    house.rust_tests()
     house.look_for_others(TESTED)
     house.servers()
     house.suites()

@@ -53,13 +53,13 @@ class Cell:
 PLAIN = Cell()
 
 THIN = os.environ.get("LOOPWRIGHT_CORE_SUITE") == "thin"
-"""A version whose neighbours run the whole core suite: every loop, eager tasks on and off, but no debug mode."""
+"""A version between the oldest and the newest: every loop, eager tasks on and off, but no debug mode."""
 
 
 def _excluded(cell: Cell) -> str | None:
     """Why a cell is left out on this interpreter, whatever runs in it."""
     if cell.debug and THIN:
-        return "debug mode is run on the versions before and after this one"
+        return "debug mode is run on the oldest and the newest version"
     if cell.eager and sys.version_info < (3, 12):
         return "eager tasks came with CPython 3.12"
     if cell.loop == "uvloop" and sys.platform == "win32":
