@@ -163,7 +163,8 @@ fn maker(program: &Program, decorator: &Decorator) -> Option<u32> {
     returns.iter().filter_map(|target| program.id(target.key.as_ref()?)).find(|inner| *inner != own)
 }
 
-fn decorating_param(program: &Program, decorator: &Decorator) -> Option<super::higher_order::Param> {
+/// The parameter of a decorator of the program that gets the decorated function.
+pub(super) fn decorating_param(program: &Program, decorator: &Decorator) -> Option<super::higher_order::Param> {
     let maker = maker(program, decorator)?;
     Some((maker, decorated_position(program.by_id(maker))))
 }

@@ -8,6 +8,8 @@ use crate::facts::{Certainty, Class, FnKey, Function};
 
 /// More implementations than these say nothing of a single call any more.
 const MANY: usize = 8;
+/// A class with more ancestors than these is not looked at to its end.
+const DEEP: usize = 64;
 
 /// The classes of the project and who derives from whom.
 pub(super) struct Classes<'a> {
@@ -77,6 +79,13 @@ impl<'a> Classes<'a> {
 
     /// Classes below this one, at any depth, that have the method themselves.
     fn overrides(&self, class: &str, method: &str) -> Vec<&'a Class> {
+        let mut found = self.all_below(class);
+        found.retain(|below| below.methods.iter().any(|own| own.name == method));
+        found
+    }
+
+    /// Classes below this one, at any depth.
+    fn all_below(&self, class: &str) -> Vec<&'a Class> {
         let mut found = vec![];
         let mut seen = FxHashSet::default();
         let mut open = vec![class];
@@ -84,13 +93,40 @@ impl<'a> Classes<'a> {
             for below in self.below.get(name).into_iter().flatten() {
                 if seen.insert(below.qual.as_str()) {
                     open.push(&below.qual);
-                    if below.methods.iter().any(|own| own.name == method) {
-                        found.push(*below);
-                    }
+                    found.push(*below);
                 }
             }
         }
         found
+    }
+
+    /// What `super().method()` in a class may run when the object is of a subclass with several bases: the next class
+    /// in that one's order of resolution that has the method.
+    pub(super) fn after(&self, class: &str, method: &str) -> Vec<FnKey> {
+        let mut found = vec![];
+        for below in self.all_below(class) {
+            let order = self.order(&below.qual);
+            let Some(at) = order.iter().position(|name| *name == class) else { continue };
+            let next = order[at + 1..].iter().filter_map(|name| self.by_name.get(*name));
+            let own = |class: &'a Class| class.methods.iter().find(|own| own.name == method && !own.is_abstract);
+            found.extend(next.filter_map(own).next().map(|own| own.key.clone()));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// The order of resolution: from left to right and upwards, each class after all that derive from it.
+    fn order(&self, class: &'a str) -> Vec<&'a str> {
+        let mut walked = vec![];
+        let mut open = vec![class];
+        while let Some(name) = open.pop().filter(|_| walked.len() < DEEP) {
+            walked.push(name);
+            let bases = self.by_name.get(name).into_iter().flat_map(|class| class.bases.iter().rev());
+            open.extend(bases.map(|base| plain(base)));
+        }
+        let last = |(index, name): &(usize, &&str)| !walked[index + 1..].contains(name);
+        walked.iter().enumerate().filter(last).map(|(_, name)| *name).collect()
     }
 
     /// Classes that have every method of a protocol without naming it.

@@ -4,7 +4,7 @@ use super::Program;
 use super::decorators;
 use super::dispatch::Classes;
 use crate::effects::DecoratorKind;
-use crate::facts::{FnKind, Function};
+use crate::facts::{Certainty, FnKind, Function};
 use crate::finding::Tag;
 
 /// A function that the loop runs.
@@ -14,6 +14,8 @@ pub(super) struct Entry {
     pub id: u32,
     /// It is no coroutine: a callback of the loop, or a handler that is called on its thread.
     pub callback: bool,
+    /// How sure it is that the loop runs it.
+    pub certainty: Certainty,
     /// Its own circumstances.
     pub tags: Vec<Tag>,
 }
@@ -73,11 +75,13 @@ pub(super) fn find(program: &Program) -> Vec<Entry> {
     let classes = Classes::new(&program.classes);
     let mut entries = vec![];
     let mut scheduled: Vec<Vec<Tag>> = vec![vec![]; program.keys.len()];
-    let mut plain: Vec<bool> = vec![false; program.keys.len()];
+    let mut plain: Vec<Option<Certainty>> = vec![None; program.keys.len()];
     for node in &program.nodes {
         for given in &node.scheduled {
             if let Some(id) = given.target.key.as_ref().and_then(|key| program.id(key)) {
-                plain[id as usize] |= !program.by_id(id).is_async;
+                if !program.by_id(id).is_async {
+                    plain[id as usize] = plain[id as usize].max(Some(given.target.certainty));
+                }
                 if !scheduled[id as usize].contains(&given.tag) {
                     scheduled[id as usize].push(given.tag);
                 }
@@ -90,16 +94,19 @@ pub(super) fn find(program: &Program) -> Vec<Entry> {
             continue;
         }
         let mut tags = std::mem::take(&mut scheduled[id as usize]);
-        let mut callback = plain[id as usize];
+        let mut callback = plain[id as usize].is_some();
+        let mut certainty = plain[id as usize].unwrap_or(Certainty::Certain);
         if let Some((tag, on_loop)) = by_decorator(program, function).or_else(|| by_class(&classes, function)) {
             tags.push(tag);
-            callback |= on_loop && !function.is_async;
+            if on_loop && !function.is_async {
+                (callback, certainty) = (true, Certainty::Certain);
+            }
         }
         if is_asgi(function) {
             tags.push(Tag::Handler);
         }
         if function.is_async || callback {
-            entries.push(Entry { id, callback: callback && !function.is_async, tags });
+            entries.push(Entry { id, callback: callback && !function.is_async, certainty, tags });
         }
     }
     entries

@@ -160,7 +160,7 @@ impl Walk<'_> {
         let program = self.program;
         let site = &function.sites[index];
         let mut runs = vec![];
-        if guards::off_loop(site, &program.table) {
+        if guards::off_loop(site, program) {
             let name = site.targets.first().map_or(String::new(), |target| target.qual.clone());
             runs.push(Run { name, note: guarded(site), blocks: false, below: vec![] });
             return Line { line: site.span.line, text: written(site), runs };

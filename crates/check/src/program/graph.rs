@@ -5,18 +5,22 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::decorators::{self, Body};
 use super::dispatch::{self, Classes};
 use super::higher_order::{self, HigherOrder, Param, Use};
 use super::{Edge, How, Node, Offloaded, Primitive, Program, Scheduled, guards};
-use crate::facts::{Argument, Certainty, FnKey, FnKind, Site, SiteKind, Target};
+use crate::effects::Table;
+use crate::facts::{Argument, Certainty, FnKey, FnKind, Function, Site, SiteKind, Target};
 
 /// Hand-overs inside one call are not followed deeper than this.
 const DEPTH: usize = 4;
 /// A parameter that gets more functions than these says nothing of a single call any more.
 const MANY: usize = 8;
+/// Methods that only event loops have.
+const LOOP_METHODS: [&str; 6] =
+    ["call_soon", "call_soon_threadsafe", "call_later", "call_at", "add_signal_handler", "run_in_executor"];
 
 /// Fills the nodes and the lists of callers.
 pub(super) fn link(program: &mut Program) {
@@ -25,7 +29,8 @@ pub(super) fn link(program: &mut Program) {
         let higher = HigherOrder::new(program, &classes);
         let kept = kept(program, &higher);
         let wrapped = wrapped(program, &higher);
-        let linker = Linker { program, classes, higher, kept, wrapped };
+        let registered = registered(program);
+        let linker = Linker { program, classes, higher, kept, wrapped, registered, builtin: Table::builtin() };
         (0..program.keys.len() as u32).map(|id| linker.node(id)).collect::<Vec<_>>()
     };
     let mut callers = vec![vec![]; nodes.len()];
@@ -49,16 +54,21 @@ fn dedup(edges: &mut Vec<Edge>) {
     edges.dedup_by_key(|edge| (edge.site, edge.to_id));
 }
 
-/// What calls hand over for parameters that outlive the call: those that a nested function or another method of the
-/// same object calls.
-fn kept<'a>(program: &'a Program, higher: &HigherOrder) -> FxHashMap<Param, Vec<&'a Target>> {
-    let mut kept: FxHashMap<Param, Vec<&Target>> = FxHashMap::default();
+/// What is handed over for parameters that outlive the call: those that a nested function, another method of the same
+/// object or the user of a registry calls.
+fn kept(program: &Program, higher: &HigherOrder) -> FxHashMap<Param, Vec<Target>> {
+    let mut kept: FxHashMap<Param, Vec<Target>> = FxHashMap::default();
+    let mut elsewhere: FxHashSet<Param> = FxHashSet::default();
     for id in 0..program.keys.len() as u32 {
-        let called = program.by_id(id).sites.iter().flat_map(|site| &site.targets);
+        let function = program.by_id(id);
+        let called = function.sites.iter().flat_map(|site| &site.targets);
         for param in called.filter_map(|target| higher_order::param_of(program, target)) {
             // Where the owner itself runs it before it returns, the edge is made at the owner's call.
             if param.0 != id && higher.uses(param.0, param).is_empty() {
                 kept.entry(param).or_default();
+                if !higher_order::around(program, function).any(|outer| outer == param.0) {
+                    elsewhere.insert(param);
+                }
             }
         }
     }
@@ -76,7 +86,7 @@ fn kept<'a>(program: &'a Program, higher: &HigherOrder) -> FxHashMap<Param, Vec<
                     let given = kept.entry((owner, *position)).or_default();
                     for function in argument.targets.iter().filter(|function| function.param.is_none()) {
                         if !given.iter().any(|known| known.qual == function.qual && known.key == function.key) {
-                            given.push(function);
+                            given.push(function.clone());
                         }
                     }
                 }
@@ -84,15 +94,52 @@ fn kept<'a>(program: &'a Program, higher: &HigherOrder) -> FxHashMap<Param, Vec<
         }
     }
     kept.retain(|_, given| given.len() <= MANY);
+    // A registry runs each of its functions, however many there are.
+    for id in 0..program.keys.len() as u32 {
+        let function = program.by_id(id);
+        for param in function.decorators.iter().filter_map(|decorator| decorators::decorating_param(program, decorator))
+        {
+            if let Some(given) = kept.get_mut(&param).filter(|_| elsewhere.contains(&param)) {
+                given.push(itself(function));
+            }
+        }
+    }
     kept
+}
+
+/// The target that a function's own name is.
+fn itself(function: &Function) -> Target {
+    Target {
+        qual: function.qual.clone(),
+        key: Some(function.key.clone()),
+        param: None,
+        is_async: function.is_async,
+        body: true,
+        bound: 0,
+        certainty: Certainty::Certain,
+    }
 }
 
 struct Linker<'a> {
     program: &'a Program,
     classes: Classes<'a>,
     higher: HigherOrder,
-    kept: FxHashMap<Param, Vec<&'a Target>>,
+    kept: FxHashMap<Param, Vec<Target>>,
     wrapped: Wrapped,
+    registered: FxHashMap<(&'a str, &'a str), Vec<u32>>,
+    builtin: Table,
+}
+
+/// The functions under `@f.register` by the file and the name of `f`: what `functools.singledispatch` chooses from.
+fn registered(program: &Program) -> FxHashMap<(&str, &str), Vec<u32>> {
+    let mut registered: FxHashMap<(&str, &str), Vec<u32>> = FxHashMap::default();
+    for id in 0..program.keys.len() as u32 {
+        let function = program.by_id(id);
+        for name in function.decorators.iter().filter_map(|decorator| decorator.text.strip_suffix(".register")) {
+            registered.entry((&function.key.path, name)).or_default().push(id);
+        }
+    }
+    registered
 }
 
 /// For each `async def` that a decorator puts in the place of functions: these functions, and the calls that lead there.
@@ -129,7 +176,7 @@ impl Linker<'_> {
         let mut node = Node::default();
         let function = self.program.by_id(id);
         for (index, site) in function.sites.iter().enumerate() {
-            if guards::off_loop(site, &self.program.table) {
+            if guards::off_loop(site, self.program) {
                 node.guarded.push(index);
                 continue;
             }
@@ -149,12 +196,47 @@ impl Linker<'_> {
                 };
                 self.target(&mut node, &at, target);
             }
+            if site.targets.is_empty() {
+                self.by_name(&mut node, id, index, site);
+            }
             if site.kind == SiteKind::Enter {
                 self.managed(&mut node, id, index, site);
             }
         }
         self.decorated(&mut node, id);
         node
+    }
+
+    /// A call of a method that only event loops have, on an object of which nothing is known.
+    fn by_name(&self, node: &mut Node, id: u32, index: usize, site: &Site) {
+        let method = site.text.rsplit_once('.').map_or("", |(_, method)| method);
+        if !LOOP_METHODS.contains(&method) {
+            return;
+        }
+        let qual = format!("asyncio.events.AbstractEventLoop.{method}");
+        let target = Target {
+            qual,
+            key: None,
+            param: None,
+            is_async: false,
+            body: false,
+            bound: 0,
+            certainty: Certainty::Likely,
+        };
+        if let Some((argument, does)) = higher_order::by_table(self.program, site, &target) {
+            let at = At {
+                id,
+                index,
+                site,
+                kind: SiteKind::Call,
+                arguments: &site.arguments,
+                certainty: Certainty::Likely,
+                how: How::Resolved,
+                through: vec![],
+                depth: 0,
+            };
+            self.given(node, &at, argument, &does, vec![]);
+        }
     }
 
     /// What a target runs when it is called at this place.
@@ -168,20 +250,18 @@ impl Linker<'_> {
             return;
         }
         let is_awaitable = target.is_async || at.site.awaited && at.depth == 0;
-        if !is_awaitable && let Some(blocks) = program.table.blocks(&target.qual) {
-            if blocks.applies(at.arguments) {
-                node.primitives.push(Primitive {
-                    site: at.index,
-                    qual: target.qual.clone(),
-                    certainty: at.certainty,
-                    how: at.how,
-                    through: self.through(&at.through),
-                });
-            }
-            // `Executor.map` blocks, and sends what it is given elsewhere; nothing else is looked into.
-            if program.table.offloads(&target.qual).is_none() {
-                return;
-            }
+        let blocks = program.table.blocks(&target.qual).filter(|_| !is_awaitable && !self.is_own(target));
+        if let Some(blocks) = blocks
+            && blocks.applies(at.arguments)
+            && !guards::already(at.site, &target.qual)
+        {
+            node.primitives.push(Primitive {
+                site: at.index,
+                qual: target.qual.clone(),
+                certainty: at.certainty,
+                how: at.how,
+                through: self.through(&at.through),
+            });
         }
         let ours = target.key.as_ref().and_then(|key| program.id(key)).is_some_and(|id| program.owned[id as usize]);
         if !ours && program.table.harmless(&target.qual).is_some() {
@@ -194,6 +274,10 @@ impl Linker<'_> {
             self.given(node, at, argument, &does, vec![]);
             return;
         }
+        // What the table tells needs no look at the source.
+        if blocks.is_some() {
+            return;
+        }
         let direct = target.key.as_ref().and_then(|key| program.id(key));
         let function = direct.map(|id| program.by_id(id));
         if target.body
@@ -201,8 +285,22 @@ impl Linker<'_> {
         {
             self.call(node, at, callee, target);
         }
+        if let Some(function) = function.filter(|function| is_single_dispatch(function)) {
+            for other in self.registered.get(&(&*function.key.path, function.name.as_str())).into_iter().flatten() {
+                let certainty = at.certainty.min(Certainty::Likely);
+                self.call(node, &At { certainty, how: How::OneOfSeveral, ..at.clone() }, *other, target);
+            }
+        }
         // `super()` and a class by its name say which body they mean.
         if at.site.text.starts_with("super()") {
+            let own = program.by_id(at.id).class.as_deref();
+            let method = target.qual.rsplit('.').next().unwrap_or_default();
+            for key in own.map_or(vec![], |own| self.classes.after(own, method)) {
+                if let Some(next) = program.id(&key).filter(|next| Some(*next) != direct) {
+                    let certainty = at.certainty.min(Certainty::Likely);
+                    self.call(node, &At { certainty, how: How::Override, ..at.clone() }, next, target);
+                }
+            }
             return;
         }
         if let Some((class, method)) = dispatch::method_of(function, &target.qual) {
@@ -217,6 +315,12 @@ impl Linker<'_> {
                 self.call(node, &at, callee, target);
             }
         }
+    }
+
+    /// Whether a name of the table is here a module of the project that happens to be called so.
+    fn is_own(&self, target: &Target) -> bool {
+        let ours = target.key.as_ref().is_some_and(|key| self.program.owned_paths.contains(&key.path));
+        ours && self.builtin.blocks(&target.qual).is_some()
     }
 
     /// The class of `self` where a method calls another one of its own object.
@@ -301,7 +405,9 @@ impl Linker<'_> {
                     node.offloaded.push(Offloaded { site: at.index, target: target.clone(), to: *to });
                 }
                 Use::Scheduled(tag) => {
-                    node.scheduled.push(Scheduled { site: at.index, target: target.clone(), tag: *tag });
+                    let certainty = target.certainty.min(at.certainty);
+                    let target = Target { certainty, ..target.clone() };
+                    node.scheduled.push(Scheduled { site: at.index, target, tag: *tag });
                 }
             }
         }
@@ -354,7 +460,7 @@ impl Linker<'_> {
         let Some(given) = given.filter(|_| at.depth == 0) else { return };
         let how = if given.len() == 1 { How::Argument } else { How::OneOfSeveral };
         let certainty = if given.len() == 1 { target.certainty } else { Certainty::Likely.min(target.certainty) };
-        for function in given.iter().copied() {
+        for function in given {
             let at = At {
                 kind: SiteKind::Call,
                 arguments: &[],
@@ -408,6 +514,10 @@ impl Linker<'_> {
     fn through(&self, steps: &[(u32, usize)]) -> Arc<[(FnKey, usize)]> {
         steps.iter().map(|(id, site)| (self.program.keys[*id as usize].clone(), *site)).collect()
     }
+}
+
+fn is_single_dispatch(function: &Function) -> bool {
+    function.decorators.iter().any(|decorator| decorator.text.contains("singledispatch"))
 }
 
 fn joined(one: &[(u32, usize)], other: &[(u32, usize)]) -> Vec<(u32, usize)> {

@@ -72,7 +72,7 @@ impl HigherOrder {
         let function = program.by_id(id);
         let mut grown = false;
         for (index, site) in function.sites.iter().enumerate() {
-            if guards::off_loop(site, &program.table) {
+            if guards::off_loop(site, program) {
                 continue;
             }
             for target in &site.targets {

@@ -11,6 +11,7 @@ pub mod explain;
 mod graph;
 mod guards;
 mod higher_order;
+mod locks;
 mod queries;
 mod reach;
 mod roots;
@@ -137,6 +138,9 @@ pub struct Program {
     owned: Vec<bool>,
     tests: Vec<bool>,
     test_paths: FxHashSet<Arc<str>>,
+    owned_paths: FxHashSet<Arc<str>>,
+    /// Names of functions that tell whether a loop runs.
+    loop_tests: FxHashSet<String>,
     nodes: Vec<Node>,
     /// Indices of edges (caller, place) by callee.
     callers: Vec<Vec<(u32, u32)>>,
@@ -180,6 +184,8 @@ impl Program {
             owned,
             tests,
             test_paths,
+            owned_paths,
+            loop_tests: FxHashSet::default(),
             nodes: vec![],
             callers: vec![],
             awaiters: vec![],
@@ -188,6 +194,7 @@ impl Program {
             tags: vec![],
             roots: OnceLock::new(),
         };
+        program.loop_tests = guards::loop_tests(&program);
         graph::link(&mut program);
         program.entries = entries::find(&program);
         program.tags = tags::find(&program);

@@ -4,6 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use rustc_hash::FxHashSet;
+
 use super::{Edge, Program};
 use crate::facts::Certainty;
 
@@ -62,11 +64,25 @@ pub(super) fn doubt(certainty: Certainty) -> u8 {
 
 /// Follows the edges from everything that the loop runs. Coroutines come before callbacks where all else is equal.
 pub(super) fn find(program: &Program) -> Reach {
-    from(program, program.entries.iter().map(|entry| (entry.id, entry.callback, Certainty::Certain)))
+    let entries = || program.entries.iter().map(|entry| (entry.id, entry.callback, entry.certainty));
+    let first = from(program, entries(), &FxHashSet::default());
+    from(program, entries(), &warmed(program, &first))
 }
 
-/// Follows the edges from these functions.
-pub(super) fn from(program: &Program, entries: impl Iterator<Item = (u32, bool, Certainty)>) -> Reach {
+/// Functions without arguments whose result is kept, and that something calls outside of the loop too: before it runs.
+fn warmed(program: &Program, reach: &Reach) -> FxHashSet<u32> {
+    let edges = program.nodes.iter().flat_map(|node| &node.edges);
+    let kept = edges.filter(|edge| edge.once && program.by_id(edge.to_id).params.is_empty()).map(|edge| edge.to_id);
+    let outside = |(from, _): &(u32, u32)| !reach.on_loop(*from) && !program.tests[*from as usize];
+    kept.filter(|id| program.callers[*id as usize].iter().any(outside)).collect()
+}
+
+/// Follows the edges from these functions, but not to those that have run before.
+pub(super) fn from(
+    program: &Program,
+    entries: impl Iterator<Item = (u32, bool, Certainty)>,
+    before: &FxHashSet<u32>,
+) -> Reach {
     let mut arrivals: Vec<Option<Arrival>> = vec![None; program.keys.len()];
     let mut heap = BinaryHeap::new();
     for (id, callback, certainty) in entries {
@@ -80,7 +96,7 @@ pub(super) fn from(program: &Program, entries: impl Iterator<Item = (u32, bool, 
         }
         arrivals[id as usize] = Some(Arrival { cost, entry, callback, edge });
         for (place, next) in program.nodes[id as usize].edges.iter().enumerate() {
-            if arrivals[next.to_id as usize].is_none() {
+            if arrivals[next.to_id as usize].is_none() && !(next.once && before.contains(&next.to_id)) {
                 let cost = Cost {
                     quiet: cost.quiet || next.once,
                     doubt: cost.doubt.max(doubt(next.certainty)),

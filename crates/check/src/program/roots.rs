@@ -8,10 +8,15 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::reach::{self, Reach, doubt};
 use super::tags::{self, TagSet};
-use super::{How, Primitive, Program};
+use super::{How, Primitive, Program, locks};
 use crate::effects::{Blocks, Elsewhere, Kind};
 use crate::facts::{Certainty, FnKey};
 use crate::finding::{Level, Tag};
+
+/// Ways through a dependency with more calls than these are shown with `--all` only.
+const FAR: usize = 6;
+/// The same of ways that end at a file.
+const FILES: usize = 3;
 
 /// What kind of harm a root does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,6 +102,22 @@ struct Candidate {
     cost: (bool, u8, u32),
     next: Next,
     kind: Kind,
+    /// It only makes what is then waited for: a connection, a process.
+    opens: bool,
+}
+
+impl Candidate {
+    /// Which of several calls of one kind stands for all.
+    fn rank(&self) -> (bool, u8, bool) {
+        (self.cost.0, self.cost.1, self.opens)
+    }
+}
+
+/// Whether the call of this name only begins what later calls wait for: databases and processes answer afterwards.
+fn opens(kind: Kind, qual: &str) -> bool {
+    let last = qual.rsplit('.').next().unwrap_or_default();
+    matches!(kind, Kind::Database | Kind::Subprocess)
+        && matches!(last, "connect" | "cursor" | "Popen" | "__init__" | "__new__" | "__enter__")
 }
 
 /// All roots, by path and place.
@@ -105,7 +126,7 @@ pub(super) fn find(program: &Program) -> Vec<Root> {
     for channel in [Channel::Blocking, Channel::NestedLoop] {
         Finder::new(program, channel, &program.reach).find(&mut roots);
     }
-    let sent = reach::from(program, sent_to_threads(program).into_iter());
+    let sent = reach::from(program, sent_to_threads(program).into_iter(), &FxHashSet::default());
     Finder::new(program, Channel::Gil, &sent).find(&mut roots);
     roots.sort_by(|a, b| (&a.function, a.site, a.channel).cmp(&(&b.function, b.site, b.channel)));
     roots
@@ -123,11 +144,13 @@ struct Finder<'a> {
     channel: Channel,
     reach: &'a Reach,
     down: Vec<Option<Down>>,
+    contended: FxHashSet<String>,
 }
 
 impl<'a> Finder<'a> {
     fn new(program: &'a Program, channel: Channel, reach: &'a Reach) -> Self {
-        let mut this = Self { program, channel, reach, down: vec![None; program.keys.len()] };
+        let contended = locks::contended(program);
+        let mut this = Self { program, channel, reach, down: vec![None; program.keys.len()], contended };
         this.descend();
         this
     }
@@ -143,13 +166,15 @@ impl<'a> Finder<'a> {
         ours.then_some(blocks)
     }
 
-    fn cost(&self, primitive: &Primitive, blocks: &Blocks) -> (bool, u8, u32) {
+    fn cost(&self, id: u32, primitive: &Primitive, blocks: &Blocks) -> (bool, u8, u32) {
         let level = match blocks.level {
             Level::Certain => 0,
             Level::Likely => 1,
             Level::Pedantic => 2,
         };
-        (blocks.short, level.max(doubt(primitive.certainty)), 1 + primitive.through.len() as u32)
+        let function = self.program.by_id(id);
+        let idle = locks::is_lock(&primitive.qual) && !locks::waits(function, primitive.site, &self.contended);
+        (blocks.short || idle, level.max(doubt(primitive.certainty)), 1 + primitive.through.len() as u32)
     }
 
     /// Finds the best way down from every function of a dependency.
@@ -158,8 +183,9 @@ impl<'a> Finder<'a> {
         let mut heap = BinaryHeap::new();
         for (id, node) in program.nodes.iter().enumerate().filter(|(id, _)| !program.owned[*id]) {
             for (index, primitive) in node.primitives.iter().enumerate() {
-                if let Some(blocks) = self.blocks(primitive) {
-                    heap.push(Reverse((self.cost(primitive, blocks), id as u32, Next::Primitive(index))));
+                // How long a dependency holds its own locks is its own business.
+                if let Some(blocks) = self.blocks(primitive).filter(|_| !locks::is_lock(&primitive.qual)) {
+                    heap.push(Reverse((self.cost(id as u32, primitive, blocks), id as u32, Next::Primitive(index))));
                 }
             }
         }
@@ -206,7 +232,7 @@ impl<'a> Finder<'a> {
                     None => {
                         folded.insert(group, (candidate, vec![]));
                     }
-                    Some((best, also)) if (candidate.cost.0, candidate.cost.1) < (best.cost.0, best.cost.1) => {
+                    Some((best, also)) if candidate.rank() < best.rank() => {
                         also.push(std::mem::replace(best, candidate).site);
                     }
                     Some((_, also)) => also.push(candidate.site),
@@ -222,8 +248,9 @@ impl<'a> Finder<'a> {
         let mut found = vec![];
         for (index, primitive) in node.primitives.iter().enumerate() {
             if let Some(blocks) = self.blocks(primitive) {
-                let cost = self.cost(primitive, blocks);
-                found.push(Candidate { site: primitive.site, cost, next: Next::Primitive(index), kind: blocks.kind });
+                let cost = self.cost(id, primitive, blocks);
+                let (kind, opens) = (blocks.kind, opens(blocks.kind, &primitive.qual));
+                found.push(Candidate { site: primitive.site, cost, next: Next::Primitive(index), kind, opens });
             }
         }
         let edges = node.edges.iter().enumerate().map(|(place, edge)| (Next::Edge(place), edge));
@@ -235,7 +262,7 @@ impl<'a> Finder<'a> {
             }
             if let Some(down) = self.down[edge.to_id as usize] {
                 let kind = self.kind(self.bottom(edge.to_id));
-                found.push(Candidate { site: edge.site, cost: further(down.cost, edge), next, kind });
+                found.push(Candidate { site: edge.site, cost: further(down.cost, edge), next, kind, opens: false });
             }
         }
         found.sort_by_key(|candidate| (candidate.site, candidate.cost, candidate.next));
@@ -299,6 +326,10 @@ impl<'a> Finder<'a> {
             at = edge.to_id;
             next = self.down[at as usize].expect("every step of a way down has one").next;
         };
+        // The way through a dependency: many calls down it is no longer known that this call takes that way, and files
+        // are mostly read once.
+        let inside = steps.len() - depth;
+        let far = dependency.is_some() && inside > if candidate.kind == Kind::File { FILES } else { FAR };
         let level = match arrival.cost.doubt.max(candidate.cost.1) {
             0 => Level::Certain,
             1 => Level::Likely,
@@ -318,7 +349,7 @@ impl<'a> Finder<'a> {
             depth,
             level,
             tags: set.to_vec(),
-            quiet: arrival.cost.quiet || candidate.cost.0,
+            quiet: arrival.cost.quiet || candidate.cost.0 || far,
             callers: self.callers(id, arrival.entry),
         }
     }

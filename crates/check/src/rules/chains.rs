@@ -134,10 +134,11 @@ fn receiver(program: &Program, step: &Step) -> Option<String> {
 fn help(program: &Program, root: &Root) -> String {
     let mut parts = vec![];
     let table = blocks(program, root);
-    let whole = match root.steps.first().filter(|_| root.depth > 0 || root.dependency.is_some()) {
-        Some(first) => program.site(&first.function, first.site).map(|site| site.text.clone()),
-        None => None,
-    };
+    let leaves = root.steps.first().filter(|_| root.depth > 0 || root.dependency.is_some());
+    let whole = leaves
+        .and_then(|first| program.site(&first.function, first.site))
+        .filter(|site| site.kind == SiteKind::Call)
+        .map(|site| site.text.as_str());
     if let Some(instead) = table.and_then(|blocks| blocks.instead.as_deref()).filter(|_| root.dependency.is_none()) {
         parts.push(instead.to_owned());
     }
@@ -153,7 +154,8 @@ fn help(program: &Program, root: &Root) -> String {
                     short(program, &root.entry)
                 )
             }
-            _ => "run it in a thread: `asyncio.to_thread(...)`".to_owned(),
+            _ if root.callback => "do it in a task, in a thread: `await asyncio.to_thread(...)`".to_owned(),
+            _ => "run it in a thread: `await asyncio.to_thread(...)`".to_owned(),
         }
     };
     if parts.is_empty() || root.depth > 0 {
@@ -173,7 +175,8 @@ fn help(program: &Program, root: &Root) -> String {
         help.push_str(&format!("; the same in line{} {}", if lines.len() == 1 { "" } else { "s" }, lines.join(", ")));
     }
     if root.tags.contains(&Tag::Library) {
-        help.push_str("; nothing in the project calls it: it blocks the loops of those who do");
+        let entry = short(program, &root.entry);
+        help.push_str(&format!("; nothing in the project calls `{entry}`: it blocks the loops of those who do"));
     }
     help
 }
