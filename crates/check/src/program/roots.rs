@@ -330,6 +330,11 @@ impl<'a> Finder<'a> {
         // are mostly read once.
         let inside = steps.len() - depth;
         let far = dependency.is_some() && inside > if candidate.kind == Kind::File { FILES } else { FAR };
+        // A loop inside a loop raises wherever it is reached.
+        let quiet = match self.channel {
+            Channel::NestedLoop => program.tests[arrival.entry as usize],
+            _ => arrival.cost.quiet || candidate.cost.0 || far,
+        };
         let level = match arrival.cost.doubt.max(candidate.cost.1) {
             0 => Level::Certain,
             1 => Level::Likely,
@@ -349,7 +354,7 @@ impl<'a> Finder<'a> {
             depth,
             level,
             tags: set.to_vec(),
-            quiet: arrival.cost.quiet || candidate.cost.0 || far,
+            quiet,
             callers: self.callers(id, arrival.entry),
         }
     }

@@ -97,7 +97,8 @@ fn why(program: &Program, root: &Root) -> String {
         let does = blocks.kind.does();
         reasons.push(match blocks.level {
             Level::Certain => format!("`{}` {does}", root.primitive),
-            _ => format!("`{}` {does}, unless it was told not to", root.primitive),
+            _ if blocks.kind == Kind::Cpu => format!("`{}` {does}: how long depends on its input", root.primitive),
+            _ => format!("`{}` {does}, unless it was set up not to", root.primitive),
         });
     }
     reasons.join("; ")
@@ -171,8 +172,13 @@ fn help(program: &Program, root: &Root) -> String {
             .collect();
         lines.sort_unstable();
         lines.dedup();
+        let own = program.site(&root.function, root.site).map(|site| site.span.line);
+        lines.retain(|line| Some(*line) != own);
         let lines: Vec<String> = lines.iter().map(u32::to_string).collect();
-        help.push_str(&format!("; the same in line{} {}", if lines.len() == 1 { "" } else { "s" }, lines.join(", ")));
+        if !lines.is_empty() {
+            let plural = if lines.len() == 1 { "" } else { "s" };
+            help.push_str(&format!("; the same in line{plural} {}", lines.join(", ")));
+        }
     }
     if root.tags.contains(&Tag::Library) {
         let entry = short(program, &root.entry);
