@@ -41,10 +41,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Case:
-    """One folder of the set: a bug, or a look-alike that has none."""
+    """One folder of the set: a bug, of whose lines one is enough, or a look-alike that has none."""
 
     folder: Path
-    bug: tuple[str, str, int] | None
+    bugs: tuple[tuple[str, str, int], ...]
 
     @property
     def construct(self) -> str:
@@ -59,12 +59,12 @@ def cases(only: str) -> Iterator[Case]:
     for folder in sorted(path for path in SET.glob("*/*") if path.is_dir()):
         if only not in str(folder.relative_to(SET)):
             continue
-        bug = None
+        bugs = []
         for path in folder.rglob("*.py"):
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 if (mark := MARK.search(line)) and mark["rule"]:
-                    bug = (mark["rule"], str(path.relative_to(folder)), number)
-        yield Case(folder, bug)
+                    bugs.append((mark["rule"], str(path.relative_to(folder)), number))
+        yield Case(folder, tuple(bugs))
 
 
 def copy(case: Case, target: Path) -> None:
@@ -144,11 +144,11 @@ def coroutines(case: Case) -> set[tuple[str, int]]:
 
 def judge(case: Case, findings: list[Found], *, own: bool) -> tuple[bool, bool]:
     """Whether the bug is found (the look-alike reported), and whether only by a pedantic rule."""
-    if case.bug is None:
+    if not case.bugs:
         loud = [one for one in findings if not one.pedantic and not one.places[0][0].startswith(".venv")]
         return bool(loud), False
-    rule, file, line = case.bug
-    wanted = {(file, line)} | (set() if own else coroutines(case))
+    rule = case.bugs[0][0]
+    wanted = {(file, line) for _, file, line in case.bugs} | (set() if own else coroutines(case))
     hits = [one for one in findings if (one.rule == rule or not own) and not wanted.isdisjoint(one.places)]
     return bool(hits), bool(hits) and all(one.pedantic for one in hits)
 
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--misses", action="store_true", help="name each bug missed and each look-alike reported")
     options = parser.parse_args()
     every = list(cases(options.only))
-    bugs = sum(case.bug is not None for case in every)
+    bugs = sum(bool(case.bugs) for case in every)
     for checker in options.checkers:
         own = checker not in CHECKERS
         found = shutil.which(checker, path=options.venv and options.venv / "bin")
@@ -181,20 +181,20 @@ def main() -> None:
         verdicts = [judge(case, answer, own=own) for case, answer in zip(every, answers, strict=True)]
         pairs = list(zip(every, verdicts, strict=True))
         hits = [case for case, (hit, _) in pairs if hit]
-        recall = sum(case.bug is not None for case in hits)
+        recall = sum(bool(case.bugs) for case in hits)
         pedantic = sum(only for _, (_, only) in pairs)
         print(f"{Path(checker).name}: {recall} of {bugs} bugs found ({recall / max(bugs, 1):.1%}),", end=" ")
         look_alikes = f"{len(hits) - recall} of {len(every) - bugs} look-alikes reported"
         print(f"{pedantic} of them by pedantic rules only; {look_alikes}")
-        missed = [case for case, (hit, _) in pairs if case.bug and not hit]
-        total = Counter(case.construct for case in every if case.bug)
+        missed = [case for case, (hit, _) in pairs if case.bugs and not hit]
+        total = Counter(case.construct for case in every if case.bugs)
         for construct, count in sorted(Counter(case.construct for case in missed).items()):
             print(f"  {construct}: {count} of {total[construct]} missed")
         if options.misses:
             for case, answer in zip(every, answers, strict=True):
-                if case in missed or (case in hits and case.bug is None):
+                if case in missed or (case in hits and not case.bugs):
                     told = ", ".join(f"{one.rule} {one.places[0][0]}:{one.places[0][1]}" for one in answer)
-                    print(f"  {case.name}: {case.bug or 'look-alike'}; found {told or 'nothing'}")
+                    print(f"  {case.name}: {case.bugs or 'look-alike'}; found {told or 'nothing'}")
 
 
 if __name__ == "__main__":

@@ -29,9 +29,21 @@ mod lw302;
 mod lw303;
 mod lw305;
 mod lw306;
+mod lw401;
+mod lw402;
+mod lw403;
+mod lw404;
+mod lw405;
+mod lw406;
+mod lw407;
+mod lw408;
+mod lw409;
+mod lw410;
 mod lw501;
 mod lw502;
 mod lw503;
+mod lw504;
+mod lw505;
 mod lw507;
 mod lw508;
 mod lw509;
@@ -67,9 +79,21 @@ pub fn all() -> &'static [&'static dyn Rule] {
         &lw303::PermitEndsBeforeUse,
         &lw305::ResponseEscapes,
         &lw306::FilterPerCall,
+        &lw401::TimeoutWithoutAwait,
+        &lw402::AcquireWithoutDeadline,
+        &lw403::AwaitsInSeries,
+        &lw404::UnboundedFanOut,
+        &lw405::LimiterPerCall,
+        &lw406::LockOverIo,
+        &lw407::UnboundedRecursionRetry,
+        &lw408::UnboundedQueue,
+        &lw409::TimeoutPerStep,
+        &lw410::DeafSleep,
         &lw501::SentinelCount,
         &lw502::JoinWithoutTaskDone,
         &lw503::LockOrderInversion,
+        &lw504::CheckThenAct,
+        &lw505::AwaitBeforeDelete,
         &lw507::TaskDoneWithoutGet,
         &lw508::SignalHandlerArity,
         &lw509::ReprAsQuoting,

@@ -13,6 +13,7 @@ use crate::finding::{Edit, Fix, Safety};
 
 pub mod cancellation;
 pub mod tasks;
+pub mod waiting;
 
 /// A body of statements that runs by itself.
 pub struct Scope<'a> {

@@ -13,16 +13,16 @@ use rayon::prelude::*;
 const SET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seeded");
 
 /// How much of the set has to be found, in percent.
-const FOUND: usize = 0;
+const FOUND: usize = 80;
 /// How many look-alikes may be reported, in percent.
-const REPORTED: usize = 100;
+const REPORTED: usize = 6;
 
 /// One folder of the set.
 struct Case {
     /// `construct/case`
     name: String,
-    /// The line that has to be reported, in a file relative to the folder; none for a look-alike.
-    bug: Option<Bug>,
+    /// The lines of which one has to be reported, in files relative to the folder; none for a look-alike.
+    bugs: Vec<Bug>,
     /// Its files without the comments that tell the answer.
     files: Vec<(PathBuf, String)>,
 }
@@ -80,9 +80,12 @@ fn read(folder: &Path) -> Case {
     if folder.file_name().unwrap().to_string_lossy().starts_with("ok_") {
         assert!(bugs.is_empty() && answers > 0, "{name} is a look-alike: no `# BUG`, and an `# OK: why`");
     } else {
-        assert!(bugs.len() == 1 && answers == 0, "{name} is a bug: one `# BUG: LWnnn`, no `# OK`");
+        let one = bugs
+            .first()
+            .is_some_and(|first| bugs.iter().all(|bug| (&bug.rule, &bug.file) == (&first.rule, &first.file)));
+        assert!(one && answers == 0, "{name} is a bug: `# BUG: LWnnn` in one file, no `# OK`");
     }
-    Case { name, bug: bugs.pop(), files: stripped }
+    Case { name, bugs, files: stripped }
 }
 
 /// A folder that is gone afterwards.
@@ -142,14 +145,17 @@ fn told(findings: &[Finding]) -> String {
 fn bugs_are_found_and_look_alikes_are_not() {
     let scratch = Scratch(std::env::temp_dir().join(format!("loopwright-seeded-{}", std::process::id())));
     let cases = cases();
-    let answers: Vec<_> = cases.par_iter().map(|case| case.findings(&scratch)).collect();
+    // An analysis that has one thread runs in its caller's, and inference goes deep.
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(64 << 20).build().unwrap();
+    let answers: Vec<_> = pool.install(|| cases.par_iter().map(|case| case.findings(&scratch)).collect());
     let (mut missed, mut reported) = (vec![], vec![]);
     let (mut bugs, mut pedantic) = (0, 0);
     let mut by_rule: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (case, findings) in cases.iter().zip(&answers) {
-        if let Some(bug) = &case.bug {
+        if let Some(bug) = case.bugs.first() {
             bugs += 1;
-            let mut hits = findings.iter().filter(|finding| bug.is_found_by(finding)).peekable();
+            let hits = findings.iter().filter(|finding| case.bugs.iter().any(|bug| bug.is_found_by(finding)));
+            let mut hits = hits.peekable();
             let found = hits.peek().is_some();
             pedantic += usize::from(found && hits.all(|finding| finding.level == Level::Pedantic));
             let count = by_rule.entry(&bug.rule).or_default();

@@ -12,7 +12,7 @@ def audited(fn):
 
 @audited
 def grant(user, role):
-    db = sqlite3.connect("roles.db")
+    db = sqlite3.connect("roles.db")  # BUG: LW101
     db.execute("insert into roles values (?, ?)", (user, role))  # BUG: LW101
     db.commit()
 

@@ -2,7 +2,7 @@ import sqlite3
 
 
 def by_id(key):
-    with sqlite3.connect("items.db") as db:
+    with sqlite3.connect("items.db") as db:  # BUG: LW101
         return db.execute("select * from items where id = ?", (key,)).fetchone()  # BUG: LW101
 
 

@@ -5,7 +5,7 @@ from aiohttp import web
 
 class Articles(web.View):
     def _query(self, sql: str) -> list:
-        with sqlite3.connect("articles.db") as db:
+        with sqlite3.connect("articles.db") as db:  # BUG: LW101
             return db.execute(sql).fetchall()  # BUG: LW101
 
     async def get(self) -> web.Response:

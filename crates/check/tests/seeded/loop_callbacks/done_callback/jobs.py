@@ -3,7 +3,7 @@ import sqlite3
 
 
 def record(task: asyncio.Task) -> None:
-    with sqlite3.connect("jobs.db") as db:
+    with sqlite3.connect("jobs.db") as db:  # BUG: LW103
         db.execute("insert into done values (?)", (task.get_name(),))  # BUG: LW103
 
 

@@ -8,7 +8,7 @@ class Column:
     def __get__(self, instance, owner=None):
         if instance is None:
             return self
-        with sqlite3.connect("app.db") as db:
+        with sqlite3.connect("app.db") as db:  # BUG: LW101
             row = db.execute(f"select {self.name} from t where id = ?", (instance.id,)).fetchone()  # BUG: LW101
         return row[0]
 

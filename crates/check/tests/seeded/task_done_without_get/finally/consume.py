@@ -4,7 +4,7 @@ import asyncio
 async def consume(queue: asyncio.Queue, handle) -> None:
     while True:
         try:
-            item = await queue.get()
+            item = await queue.get()  # BUG: LW507
             await handle(item)
         except ValueError as error:
             print(error)
