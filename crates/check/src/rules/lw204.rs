@@ -61,7 +61,7 @@ fn swallowing_handler(
     if awaits_what_it_cancelled(file, scope, &node.body) || asks_whose_cancel(scope.body) {
         return None;
     }
-    if hands_it_on(handler) || decides_by_kind(file, handler, how) {
+    if cleans_up(around) || hands_it_on(handler) || decides_by_kind(file, handler, how) {
         return None;
     }
     let place = Swallowing { body: &node.body, around, how, out, handler: &handler.body, end: node.range.end() };
@@ -80,6 +80,10 @@ fn swallowing_handler(
         _ => "let it through: `except asyncio.CancelledError: raise` before this handler".to_owned(),
     });
     finding.fix = raise_again(file, handler, how, out);
+    if finding.level != Level::Certain {
+        // The end of the function may be what was meant.
+        finding.fix.iter_mut().for_each(|fix| fix.safety = Safety::Unsafe);
+    }
     Some(finding)
 }
 
@@ -100,7 +104,7 @@ fn suppressing(
         }
         call.arguments.args.iter().find_map(|class| Some((call, class_catches(file, class)?)))
     })?;
-    if awaits_what_it_cancelled(file, scope, &node.body) || asks_whose_cancel(scope.body) {
+    if cleans_up(around) || awaits_what_it_cancelled(file, scope, &node.body) || asks_whose_cancel(scope.body) {
         return None;
     }
     let out = Ends { falls: true, ..Ends::default() };
@@ -142,8 +146,11 @@ fn level(file: &FileContext<'_>, scope: &Scope<'_>, place: &Swallowing<'_, '_>) 
     if only_awaits_tasks(file, place.body) {
         return Level::Pedantic;
     }
-    let goes_on = place.out.falls && suspensions(scope.body).iter().any(|node| node.range().start() >= place.end);
-    if goes_on { Level::Certain } else { Level::Likely }
+    if place.out.falls && suspensions(scope.body).iter().any(|node| node.range().start() >= place.end) {
+        return Level::Certain;
+    }
+    // What nobody asks for a value is a task of its own, more often than not.
+    if place.how == Catches::Cancelled && !gives_value(scope.body) { Level::Pedantic } else { Level::Likely }
 }
 
 /// What swallows, and where.
@@ -189,6 +196,23 @@ fn ends_loop(test: &Expr, handler: &[Stmt]) -> bool {
     found
 }
 
+/// Some `return` of the function has a value: its caller goes on with it.
+fn gives_value(body: &[Stmt]) -> bool {
+    let mut found = false;
+    walk(body, &mut |node, _| {
+        if let Node::Stmt(Stmt::Return(node)) = node {
+            found |= node.value.as_deref().is_some_and(|value| !matches!(value, Expr::NoneLiteral(_)));
+        }
+    });
+    found
+}
+
+/// In a handler that raises at its end whatever happens here.
+fn cleans_up(around: &[Node<'_>]) -> bool {
+    around.iter().any(|node| matches!(node, Node::Handler(handler) if ends(&handler.body).only_raises()))
+}
+
+/// The loop that a statement is in.
 fn innermost_loop<'a>(around: &[Node<'a>]) -> Option<&'a Stmt> {
     around.iter().rev().find_map(|node| match node {
         Node::Stmt(statement @ (Stmt::While(_) | Stmt::For(_))) => Some(*statement),

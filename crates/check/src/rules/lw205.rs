@@ -173,7 +173,7 @@ fn under_test<'a>(scope: &Scope<'a>, around: &[Node<'a>], place: Place<'a>) -> b
     inside
         || scope.body.iter().any(|statement| {
             matches!(statement, Stmt::If(node) if node.range.end() <= place.range().start()
-                && asks(&node.test) && !super::support::ends(&node.body).falls)
+                && asks(&node.test) && hands_out(&node.body))
         })
         || around.iter().any(after_look_up)
             && around.iter().any(|node| matches!(node, Node::Handler(_)))
@@ -225,4 +225,10 @@ fn cancels(body: &[Stmt], value: &Expr) -> bool {
         }
     });
     found
+}
+
+/// Leaves the function with what was found, not with an error: who comes second is not turned away.
+fn hands_out(body: &[Stmt]) -> bool {
+    let out = super::support::ends(body);
+    !out.falls && !out.only_raises()
 }

@@ -4,7 +4,7 @@ use ruff_python_ast as ast;
 use ruff_python_ast::{Expr, Stmt};
 use ruff_text_size::Ranged;
 
-use super::support::{Node, Scope, fix, name_of, replace, scopes, simple_assignment, walk, walk_nested};
+use super::support::{Node, Scope, ends, fix, name_of, replace, scopes, simple_assignment, walk, walk_nested};
 use crate::context::FileContext;
 use crate::finding::{Finding, Level, Safety};
 use crate::rule::{Rule, RuleMeta};
@@ -35,7 +35,8 @@ impl Rule for CancelledCountedAsSuccess {
             }
             let mut tests = vec![];
             let mut told_apart = false;
-            walk_nested(scope.body, &mut |node, _| {
+            let mut goes_on = false;
+            walk_nested(scope.body, &mut |node, around| {
                 let Node::Expr(Expr::Call(call)) = node else { return };
                 if name_of(&call.func) != Some("isinstance") {
                     return;
@@ -45,7 +46,10 @@ impl Rule for CancelledCountedAsSuccess {
                     return;
                 }
                 match class_name(file, class).as_deref() {
-                    Some("Exception") => tests.push((call, class)),
+                    Some("Exception") => {
+                        goes_on |= takes_the_rest(around);
+                        tests.push((call, class));
+                    }
                     Some(_) => told_apart = true,
                     None => {
                         told_apart |= file.text(class.range()).contains("Cancel")
@@ -57,23 +61,44 @@ impl Rule for CancelledCountedAsSuccess {
             if told_apart {
                 continue;
             }
-            found.extend(report(file, &scope, &tests));
+            found.extend(report(file, &scope, &tests, goes_on));
         }
     }
 }
 
 /// One finding for all tests of a function: they are mended together.
-fn report(file: &FileContext<'_>, scope: &Scope<'_>, tests: &[(&ast::ExprCall, &Expr)]) -> Option<Finding> {
+fn report(
+    file: &FileContext<'_>,
+    scope: &Scope<'_>,
+    tests: &[(&ast::ExprCall, &Expr)],
+    goes_on: bool,
+) -> Option<Finding> {
     let (call, _) = tests.first()?;
     let message =
         "a call of gather that was cancelled counts as a success here: CancelledError is no Exception".to_owned();
-    let mut finding = file.finding(META.code, Level::Likely, call.range(), &scope.name, message);
+    let mut finding = file.finding(
+        META.code,
+        if goes_on { Level::Likely } else { Level::Pedantic },
+        call.range(),
+        &scope.name,
+        message,
+    );
     finding.why =
         Some("with `return_exceptions=True` a cancelled call gives its CancelledError as its result".to_owned());
     finding.help = Some("ask for BaseException".to_owned());
     let edits = tests.iter().map(|(_, class)| replace(class.range(), "BaseException")).collect();
     finding.fix = fix("ask for BaseException", Safety::Safe, edits);
     Some(finding)
+}
+
+/// Whether what is no Exception is then taken for a result: a negated test, an `else`, code behind a branch that leaves.
+fn takes_the_rest(around: &[Node<'_>]) -> bool {
+    around.iter().rev().any(|node| match node {
+        Node::Expr(Expr::UnaryOp(node)) => node.op == ast::UnaryOp::Not,
+        Node::Expr(Expr::If(_)) => true,
+        Node::Stmt(Stmt::If(node)) => !node.elif_else_clauses.is_empty() || !ends(&node.body).falls,
+        _ => false,
+    })
 }
 
 /// `BaseException` and `CancelledError` tell a cancel apart; so that they are recognised they are named as they are.

@@ -2,8 +2,9 @@
 
 use ruff_python_ast as ast;
 use ruff_python_ast::{Expr, Stmt};
+use ruff_text_size::Ranged;
 
-use super::{Node, walk};
+use super::{Node, last_name, walk};
 use crate::context::FileContext;
 
 /// How a handler catches a `CancelledError`.
@@ -33,6 +34,8 @@ pub fn class_catches(file: &FileContext<'_>, class: &Expr) -> Option<Catches> {
         Expr::Call(call) => {
             (file.qualified(&call.func)?.ends_with("get_cancelled_exc_class")).then_some(Catches::Cancelled)
         }
+        // A variable that is annotated as a class of errors is resolved to that class; it is none.
+        _ if !matches!(last_name(class), Some("BaseException")) && !file.text(class.range()).contains("Cancel") => None,
         _ => match file.qualified(class)?.as_str() {
             "asyncio.CancelledError" | "asyncio.exceptions.CancelledError" => Some(Catches::Cancelled),
             "BaseException" | "builtins.BaseException" => Some(Catches::Everything),
@@ -60,7 +63,7 @@ pub fn cancelled<'a>(file: &FileContext<'a>, body: &[Stmt]) -> Vec<&'a str> {
             && let Expr::Attribute(attribute) = &*call.func
             && attribute.attr.as_str() == "cancel"
         {
-            found.push(file.text(ruff_text_size::Ranged::range(&*attribute.value)));
+            found.push(file.text(attribute.value.range()));
         }
     });
     found
