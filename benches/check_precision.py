@@ -74,7 +74,7 @@ def relative(path: str, folder: Path) -> str:
 
 
 def place(project: str, finding: Finding) -> tuple[str, str, str, str]:
-    return (project, finding["path"], str(finding["line"]), finding["rule"])
+    return (project, finding["path"], str(finding["line"]), finding["code"])
 
 
 def drawn(population: list[tuple[str, Finding]], round_: int) -> list[tuple[str, Finding]]:
@@ -100,9 +100,9 @@ def worksheet(sample: list[tuple[str, Finding]], population: int, round_: int) -
     ]
     for number, (project, finding) in enumerate(sample, 1):
         tags = ", ".join([finding["level"], *finding.get("tags", [])])
-        parts.append(f"### {number}. `{project}` `{finding['path']}:{finding['line']}` {finding['rule']} ({tags})\n")
-        parts.append(f"{finding['message']}\n")
-        frames = finding["frames"] or [{"path": finding["path"], "line": finding["line"], "function": ""}]
+        parts.append(f"### {number}. `{project}` `{finding['path']}:{finding['line']}` {finding['code']} ({tags})\n")
+        parts.append(f"{finding['message']}; {finding['why'] or 'about this one place'}\n")
+        frames = finding["chain"] or [{"path": finding["path"], "line": finding["line"], "function": ""}]
         parts += [quoted(frame, finding["folder"]) for frame in frames]
         parts.append("- true:\n- worth fixing:\n- why:\n")
     return "\n".join(parts)
