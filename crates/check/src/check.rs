@@ -3,14 +3,20 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ruff_python_ast::PySourceType;
 
 use crate::baseline::{self, Baseline};
-use crate::cli::{CLEAN, Check, FOUND, Input, known_rules};
+use crate::cli::{CLEAN, Check, FOUND, Fixing, Input, ListFormat, known_rules};
 use crate::config::Config;
 use crate::diff::{self, Change};
+use crate::finding::Finding;
 use crate::fingerprint::fingerprints;
+use crate::fix;
 use crate::options::{Analysis, Note, Options};
 use crate::paths::relative;
+use crate::program::explain::explain;
 use crate::progress::{Bar, Progress, Silent};
 use crate::report::ansi::Style;
 use crate::report::{Format, Many, Report};
@@ -19,15 +25,20 @@ use crate::selection::Selection;
 use crate::sift::{Sieve, Sifted};
 use crate::sources::Sources;
 use crate::statistics;
+use crate::unified::unified;
+use crate::watch;
+
+/// How often `--fix` goes over a project at most.
+const PASSES: usize = 8;
 
 /// Everything that was decided before the analysis.
-struct Session<'a> {
-    arguments: &'a Check,
+pub(crate) struct Session<'a> {
+    pub arguments: &'a Check,
     rules: Vec<&'static RuleMeta>,
     config: Config,
     selection: Selection,
-    options: Options,
-    directory: PathBuf,
+    pub options: Options,
+    pub directory: PathBuf,
     /// Paths that were named and are not there.
     missing: Vec<PathBuf>,
 }
@@ -35,14 +46,45 @@ struct Session<'a> {
 /// `loopwright-check PATHS`
 pub(crate) fn run(arguments: &Check) -> anyhow::Result<u8> {
     let session = Session::new(arguments)?;
-    let (analysis, sources) = session.analyse()?;
-    let prints = fingerprints(&analysis.findings, &session.options.project, &sources);
-    if arguments.write_baseline {
-        return session.write_baseline(&analysis, &prints, &sources);
+    if arguments.watch {
+        match watch::run(&session)? {}
     }
-    let sifted = session.sift(&analysis, &prints, &sources)?;
-    session.print(&analysis, &sifted, &sources)?;
-    Ok(if sifted.findings.is_empty() || arguments.exit_zero { CLEAN } else { FOUND })
+    let mut round = session.round()?;
+    if arguments.write_baseline {
+        return session.write_baseline(&round);
+    }
+    match arguments.fixing() {
+        Fixing::Offer => {}
+        Fixing::Print => return session.print_fixes(&round),
+        Fixing::Apply => session.fix(&mut round)?,
+    }
+    session.print(&round)?;
+    Ok(if round.sifted.findings.is_empty() || arguments.exit_zero { CLEAN } else { FOUND })
+}
+
+/// `loopwright-check graph FUNC`
+pub(crate) fn graph(function: &str, format: ListFormat, input: &Input) -> anyhow::Result<u8> {
+    let directory = std::env::current_dir()?;
+    let config = input.configuration(&directory, &known_rules())?;
+    let (paths, missing) = input.existing(&directory);
+    if let (true, Some(path)) = (paths.is_empty(), missing.first()) {
+        anyhow::bail!("nothing to look at: {} does not exist", path.display());
+    }
+    let analysis = analyse(&input.options(paths, &config, &directory))?;
+    let explanation = explain(&analysis.program, function).map_err(anyhow::Error::msg)?;
+    let mut out = io::stdout().lock();
+    match format {
+        ListFormat::Full => {
+            // Places are shown as everywhere else: relative to the working directory.
+            let here = format!("{}/", directory.display());
+            write!(out, "{}", explanation.to_string().replace(&here, ""))?;
+        }
+        ListFormat::Json => {
+            serde_json::to_writer_pretty(&mut out, &explanation)?;
+            writeln!(out)?;
+        }
+    }
+    Ok(CLEAN)
 }
 
 /// `loopwright-check clean`
@@ -74,25 +116,46 @@ impl<'a> Session<'a> {
         Ok(Self { arguments, rules, config, selection, options, directory, missing })
     }
 
-    fn analyse(&self) -> anyhow::Result<(Analysis, Sources)> {
+    /// Analyses and sifts.
+    pub(crate) fn round(&self) -> anyhow::Result<Round> {
         let mut analysis = analyse(&self.options)?;
         for path in &self.missing {
-            let text = format!("{} does not exist", relative(&path.to_string_lossy(), &self.directory));
+            let text = format!("{} does not exist", self.shown(path));
             analysis.notes.insert(0, Note { path: None, line: None, text });
         }
-        Ok((analysis, Sources::default()))
-    }
-
-    fn sift(&self, analysis: &Analysis, prints: &[String], sources: &Sources) -> anyhow::Result<Sifted> {
-        let baseline = match self.arguments.baseline(&self.config, &self.directory) {
-            Some(file) => Some(Baseline::read(&file)?),
-            None => None,
+        let sources = Sources::default();
+        let fingerprints = fingerprints(&analysis.findings, &self.options.project, &sources);
+        let file = self.arguments.baseline(&self.config, &self.directory);
+        let baseline = match &file {
+            Some(file) if !self.arguments.write_baseline => Some(Baseline::read(file)?),
+            _ => None,
         };
         let change = match &self.arguments.diff {
             Some(reference) => Some(self.change(reference)?),
             None => None,
         };
-        Ok(self.sieve(sources, change.as_ref(), baseline.as_ref(), self.shows_all()).sift(analysis, prints))
+        let sifted =
+            self.sieve(&sources, change.as_ref(), baseline.as_ref(), self.shows_all()).sift(&analysis, &fingerprints);
+        if let (Some(baseline), Some(file)) = (&baseline, &file) {
+            analysis.notes.extend(self.stale(baseline, &fingerprints, file));
+        }
+        Ok(Round { analysis, fingerprints, sifted, sources })
+    }
+
+    /// What is in the baseline and no longer found. Told only when everything was looked at.
+    fn stale(&self, baseline: &Baseline, fingerprints: &[String], file: &Path) -> Option<Note> {
+        let whole = self.options.paths.contains(&self.options.project);
+        let stale = if whole { baseline.stale(fingerprints.iter()) } else { 0 };
+        let text = format!(
+            "{} of {} no longer found; `--write-baseline` makes it smaller",
+            Many(stale, "finding"),
+            self.shown(file)
+        );
+        (stale > 0).then_some(Note { path: None, line: None, text })
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        relative(&path.to_string_lossy(), &self.directory)
     }
 
     fn shows_all(&self) -> bool {
@@ -146,20 +209,129 @@ impl<'a> Session<'a> {
         Ok(change)
     }
 
-    fn write_baseline(&self, analysis: &Analysis, prints: &[String], sources: &Sources) -> anyhow::Result<u8> {
+    fn write_baseline(&self, round: &Round) -> anyhow::Result<u8> {
         let Some(file) = self.arguments.baseline(&self.config, &self.directory) else {
             anyhow::bail!("--write-baseline needs --baseline FILE, or `baseline` in the configuration");
         };
         // Quiet ones too: `--all` finds nothing new tomorrow.
-        let sifted = self.sieve(sources, None, None, true).sift(analysis, prints);
+        let sifted = self.sieve(&round.sources, None, None, true).sift(&round.analysis, &round.fingerprints);
         let pairs = sifted.findings.iter().zip(&sifted.fingerprints);
         let written = baseline::write(&file, &self.options.project, pairs)?;
-        let shown = relative(&file.to_string_lossy(), &self.directory);
-        writeln!(io::stdout(), "Wrote {} to {shown}.", Many(written, "finding"))?;
+        writeln!(io::stdout(), "Wrote {} to {}.", Many(written, "finding"), self.shown(&file))?;
         Ok(CLEAN)
     }
 
-    fn print(&self, analysis: &Analysis, sifted: &Sifted, sources: &Sources) -> anyhow::Result<()> {
+    /// The texts of files with their fixes applied once, and what was applied and refused.
+    fn fixed_files(&self, round: &Round) -> Vec<FixedFile> {
+        let also_unsafe = self.arguments.unsafe_fixes;
+        let mut files = vec![];
+        for group in round.sifted.findings.chunk_by(|one, next| one.path == next.path) {
+            let fixable: Vec<&Finding> = group
+                .iter()
+                .filter(|finding| finding.fix.as_ref().is_some_and(|fix| fix::wanted(fix, also_unsafe)))
+                .collect();
+            let path = group[0].path.clone();
+            // A file that is no UTF-8 is not written: what it says is not known.
+            let Ok(before) = std::fs::read_to_string(&*path) else { continue };
+            if fixable.is_empty() || path.ends_with(".ipynb") {
+                continue;
+            }
+            let fixed = fix::apply(&before, PySourceType::from(Path::new(&*path)), &fixable);
+            let told = |index: usize| {
+                let finding = fixable[index];
+                let title = finding.fix.as_ref().map_or("", |fix| fix.title.as_str());
+                format!("{}: {} {title}", finding.span.line, finding.rule)
+            };
+            files.push(FixedFile {
+                applied: fixed.applied.iter().map(|index| told(*index)).collect(),
+                refused: fixed.refused.iter().map(|(index, why)| format!("{}: {why}", told(*index))).collect(),
+                path,
+                before,
+                after: fixed.text,
+            });
+        }
+        files
+    }
+
+    /// `--diff-fixes`: what the first pass of `--fix` changes.
+    fn print_fixes(&self, round: &Round) -> anyhow::Result<u8> {
+        let files = self.fixed_files(round);
+        let style = Style::choose(self.arguments.color, &io::stdout());
+        let mut out = io::stdout().lock();
+        for file in &files {
+            let diff = unified(&relative(&file.path, &self.directory), &file.before, &file.after);
+            for (number, line) in diff.lines().enumerate() {
+                match line.as_bytes().first() {
+                    _ if number < 2 => writeln!(out, "{}", style.bold(line))?,
+                    Some(b'+') => writeln!(out, "{}", style.green(line))?,
+                    Some(b'-') => writeln!(out, "{}", style.red(line))?,
+                    Some(b'@') => writeln!(out, "{}", style.cyan(line))?,
+                    _ => writeln!(out, "{line}")?,
+                }
+            }
+        }
+        let changes = files.iter().map(|file| file.applied.len()).sum();
+        if !self.arguments.quiet {
+            writeln!(io::stderr(), "Would fix {}.", Many(changes, "finding"))?;
+        }
+        Ok(if changes == 0 || self.arguments.exit_zero { CLEAN } else { FOUND })
+    }
+
+    /// `--fix`: applies, analyses again, and so on until nothing can be applied.
+    fn fix(&self, round: &mut Round) -> anyhow::Result<()> {
+        let mut applied: Vec<(Arc<str>, Vec<String>)> = vec![];
+        for pass in 1..=PASSES {
+            let mut changed = false;
+            for file in self.fixed_files(round) {
+                let notes = file.refused.into_iter().map(|refused| Note {
+                    path: Some(file.path.clone()),
+                    line: None,
+                    text: format!("not fixed: {refused}"),
+                });
+                round.analysis.notes.extend(notes);
+                if file.after == file.before {
+                    continue;
+                }
+                std::fs::write(&*file.path, &file.after)
+                    .map_err(|error| anyhow::anyhow!("{}: {error}", relative(&file.path, &self.directory)))?;
+                changed = true;
+                applied.push((file.path, file.applied));
+            }
+            if !changed {
+                break;
+            }
+            let notes = std::mem::take(&mut round.analysis.notes);
+            *round = self.round()?;
+            round.analysis.notes.extend(notes.into_iter().filter(|note| note.text.starts_with("not fixed")));
+            if pass == PASSES {
+                let text = format!("fixes were still found after {PASSES} passes; run `--fix` again");
+                round.analysis.notes.push(Note { path: None, line: None, text });
+            }
+        }
+        self.tell_fixed(&applied)?;
+        Ok(())
+    }
+
+    /// What `--fix` has changed: before a report for people, beside one for programs.
+    fn tell_fixed(&self, applied: &[(Arc<str>, Vec<String>)]) -> io::Result<()> {
+        if applied.is_empty() || self.arguments.quiet {
+            return Ok(());
+        }
+        let for_people = matches!(self.arguments.format, Format::Full | Format::Concise);
+        let mut out: Box<dyn Write> = if for_people { Box::new(io::stdout()) } else { Box::new(io::stderr()) };
+        let total = applied.iter().map(|(_, fixes)| fixes.len()).sum();
+        writeln!(out, "Fixed {}:", Many(total, "finding"))?;
+        for (path, fixes) in applied {
+            writeln!(out, "  {}", relative(path, &self.directory))?;
+            for fix in fixes {
+                writeln!(out, "    {fix}")?;
+            }
+        }
+        writeln!(out)
+    }
+
+    pub(crate) fn print(&self, round: &Round) -> anyhow::Result<()> {
+        let Round { analysis, sifted, sources, .. } = round;
         let arguments = self.arguments;
         let mut file;
         let mut stdout;
@@ -215,6 +387,25 @@ fn analyse(options: &Options) -> anyhow::Result<Analysis> {
     Ok(analysis)
 }
 
+/// One analysis, and what is shown of it.
+pub(crate) struct Round {
+    pub analysis: Analysis,
+    fingerprints: Vec<String>,
+    pub sifted: Sifted,
+    sources: Sources,
+}
+
+/// A file before and after its fixes.
+struct FixedFile {
+    path: Arc<str>,
+    before: String,
+    after: String,
+    /// What was done, a line each.
+    applied: Vec<String>,
+    /// What could not be done.
+    refused: Vec<String>,
+}
+
 /// A folder that goes away with its owner.
 struct Temporary(PathBuf);
 
@@ -222,7 +413,7 @@ impl Temporary {
     fn new() -> io::Result<Self> {
         let folder = std::env::temp_dir().join(format!("loopwright-check-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
-        Ok(Self(folder))
+        Ok(Self(std::fs::canonicalize(folder)?))
     }
 }
 

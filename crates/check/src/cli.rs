@@ -28,7 +28,7 @@ pub const FAILED: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "loopwright-check", version, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Exit codes: 0 nothing found, 1 something found, 2 nothing could be checked.\n\
-    A folder that is named like a command is written ./rules.")]
+    A folder that is named like a command is written ./graph.")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -38,6 +38,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print why a function is blocking, or why not: every path, every resolution, what is unknown.
+    Graph {
+        /// Its qualified name, or the end of it: `pkg.mod.Class.method`, `Class.method`.
+        function: String,
+        /// `full` or `json`.
+        #[arg(long, value_enum, default_value = "full")]
+        format: ListFormat,
+        #[command(flatten)]
+        input: Input,
+    },
     /// Print a rule's page.
     Rule {
         /// `LW101`, or its name.
@@ -57,10 +67,10 @@ enum Command {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum ListFormat {
-    /// A table.
+pub(crate) enum ListFormat {
+    /// For people.
     Full,
-    /// One JSON array.
+    /// As JSON.
     Json,
 }
 
@@ -106,6 +116,18 @@ pub(crate) struct Check {
     /// Write the report to a file.
     #[arg(long, value_name = "FILE")]
     pub output_file: Option<PathBuf>,
+    /// Apply safe fixes.
+    #[arg(long)]
+    fix: bool,
+    /// Apply also fixes that may change what a correct program does.
+    #[arg(long)]
+    pub unsafe_fixes: bool,
+    /// Print what --fix would change, as a diff, and change nothing.
+    #[arg(long)]
+    diff_fixes: bool,
+    /// The same as --diff-fixes.
+    #[arg(long)]
+    dry_run: bool,
     /// Rules to show, by code or the beginning of it [all but pedantic ones].
     #[arg(long, value_name = "CODES", value_delimiter = ',')]
     select: Option<Vec<String>>,
@@ -133,6 +155,9 @@ pub(crate) struct Check {
     /// Show only what changed since this git commit has brought.
     #[arg(long, value_name = "REF", conflicts_with = "write_baseline")]
     pub diff: Option<String>,
+    /// Check again whenever a file changes.
+    #[arg(long, conflicts_with_all = ["fix", "unsafe_fixes", "diff_fixes", "dry_run", "write_baseline", "output_file"])]
+    pub watch: bool,
     /// Exit with 0 although something was found.
     #[arg(long)]
     pub exit_zero: bool,
@@ -176,6 +201,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
         None if cli.check.explain.is_some() => explain(&cli.check.explain.unwrap_or_default()),
         None => check::run(&cli.check),
+        Some(Command::Graph { function, format, input }) => check::graph(&function, format, &input),
         Some(Command::Rule { code }) => explain(&code),
         Some(Command::Rules { format }) => list(format),
         Some(Command::Clean { input }) => check::clean(&input),
@@ -239,13 +265,17 @@ impl Input {
     pub(crate) fn existing(&self, directory: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let here = [PathBuf::from(".")];
         let paths = if self.paths.is_empty() { &here[..] } else { &self.paths };
-        paths.iter().map(|path| absolute(path, directory)).partition(|path| path.exists())
+        let (existing, missing): (Vec<_>, Vec<_>) =
+            paths.iter().map(|path| absolute(path, directory)).partition(|path| path.exists());
+        // The analysis names files as they are without links.
+        (existing.iter().map(|path| std::fs::canonicalize(path).unwrap_or(path.clone())).collect(), missing)
     }
 
     /// The configuration that holds for these paths: of the first one.
     pub(crate) fn configuration(&self, directory: &Path, rules: &[&'static RuleMeta]) -> anyhow::Result<Config> {
         if let Some(file) = &self.config {
-            return Ok(Config::read(&absolute(file, directory), rules)?);
+            let file = absolute(file, directory);
+            return Ok(Config::read(&std::fs::canonicalize(&file).unwrap_or(file), rules)?);
         }
         let (existing, _) = self.existing(directory);
         Ok(Config::find(existing.first().map_or(directory, PathBuf::as_path), rules)?)
@@ -281,7 +311,27 @@ impl Input {
     }
 }
 
+/// What is done with fixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fixing {
+    /// They are offered.
+    Offer,
+    /// They are printed as a diff.
+    Print,
+    /// They are applied.
+    Apply,
+}
+
 impl Check {
+    /// What is done with fixes.
+    pub(crate) fn fixing(&self) -> Fixing {
+        match (self.fix || self.unsafe_fixes, self.diff_fixes || self.dry_run) {
+            (_, true) => Fixing::Print,
+            (true, false) => Fixing::Apply,
+            (false, false) => Fixing::Offer,
+        }
+    }
+
     /// Which rules are on: what the command line says instead of what the configuration says.
     pub(crate) fn selection(
         &self,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use crate::cli::python_version;
+use crate::effects::Table as Effects;
 use crate::paths::absolute;
 use crate::per_file::PerFileIgnores;
 use crate::rule::RuleMeta;
@@ -135,25 +136,21 @@ impl Config {
     /// The configuration of what is at a path: of the nearest file above it that has one.
     pub fn find(start: &Path, rules: &[&'static RuleMeta]) -> Result<Self, ConfigError> {
         let mut nearest = None;
-        let mut repository = None;
         for folder in start.ancestors() {
             let own = folder.join("loopwright.toml");
             if own.is_file() {
                 return Self::read(&own, rules);
             }
             let project = folder.join("pyproject.toml");
-            if project.is_file() {
-                if section(&project)?.is_some() {
-                    return Self::read(&project, rules);
-                }
-                nearest.get_or_insert(folder);
+            if project.is_file() && section(&project)?.is_some() {
+                return Self::read(&project, rules);
             }
-            if folder.join(".git").exists() {
-                repository.get_or_insert(folder);
+            if project.is_file() || folder.join(".git").exists() {
+                nearest.get_or_insert(folder);
             }
         }
         let here = if start.is_dir() { start } else { start.parent().unwrap_or(start) };
-        Ok(Self { project: nearest.or(repository).unwrap_or(here).to_owned(), ..Self::default() })
+        Ok(Self { project: nearest.unwrap_or(here).to_owned(), ..Self::default() })
     }
 
     /// The configuration in a file.
@@ -167,6 +164,12 @@ impl Config {
                 problem,
             })?;
         }
+        // An entry that is wrong is told with the file it is in, not by the analysis.
+        Effects::builtin().extended(&config.table).map_err(|error| ConfigError {
+            file: file.to_owned(),
+            key: None,
+            problem: ConfigProblem::Effect(error.to_string()),
+        })?;
         Ok(config)
     }
 

@@ -14,7 +14,9 @@ pub mod effects;
 pub mod facts;
 pub mod finding;
 pub mod fingerprint;
+pub mod fix;
 pub mod frontend;
+mod imports;
 pub mod options;
 pub mod paths;
 pub mod per_file;
@@ -28,6 +30,8 @@ pub mod sift;
 pub mod sources;
 pub mod statistics;
 pub mod suppress;
+pub mod unified;
+mod watch;
 
 use crate::effects::Table;
 use crate::frontend::discover;

@@ -51,7 +51,7 @@ pub fn write(findings: &[Finding], rules: &[&'static RuleMeta], style: Style, ou
 pub fn write_json(findings: &[Finding], rules: &[&'static RuleMeta], out: &mut dyn Write) -> io::Result<()> {
     let rows: Vec<_> = rows(findings, rules)
         .iter()
-        .map(|row| json!({"code": row.code, "name": row.name, "count": row.count, "fixable": row.fixable}))
+        .map(|row| json!({"rule": row.code, "name": row.name, "count": row.count, "fixable": row.fixable}))
         .collect();
     serde_json::to_writer_pretty(&mut *out, &rows)?;
     writeln!(out)

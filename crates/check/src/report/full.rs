@@ -60,7 +60,7 @@ fn write_finding(report: &Report<'_>, finding: &Finding, out: &mut dyn Write) ->
         gutter.remark("help", help, out)?;
     }
     if let Some(fix) = &finding.fix {
-        let how = if fix.safety == Safety::Safe { "--fix" } else { "--fix --unsafe-fixes" };
+        let how = if fix.safety == Safety::Safe { "--fix" } else { "--unsafe-fixes" };
         gutter.remark("fix", &format!("{} (`{how}`)", fix.title), out)?;
     }
     if !finding.tags.is_empty() {
@@ -238,7 +238,7 @@ fn write_summary(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     match report.fixable() {
         (0, 0) => {}
         (safe, 0) => writeln!(out, "[{}] {} fixable with `--fix`.", style.cyan("*"), safe)?,
-        (0, others) => writeln!(out, "[{}] {others} fixable with `--fix --unsafe-fixes`.", style.cyan("*"))?,
+        (0, others) => writeln!(out, "[{}] {others} fixable with `--unsafe-fixes`.", style.cyan("*"))?,
         (safe, others) => {
             writeln!(out, "[{}] {safe} fixable with `--fix`, {others} more with `--unsafe-fixes`.", style.cyan("*"))?
         }

@@ -19,7 +19,7 @@ struct Document<'a> {
 
 #[derive(Serialize)]
 struct Entry<'a> {
-    code: &'a str,
+    rule: &'a str,
     name: &'a str,
     level: &'static str,
     message: &'a str,
@@ -29,7 +29,7 @@ struct Entry<'a> {
     end_line: u32,
     end_column: u32,
     function: &'a str,
-    chain: Vec<Step<'a>>,
+    frames: Vec<Step<'a>>,
     why: Option<&'a str>,
     help: Option<&'a str>,
     tags: Vec<&'static str>,
@@ -149,7 +149,7 @@ pub(super) fn write(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> 
 fn entry<'a>(report: &Report<'a>, finding: &'a Finding, fingerprint: &'a str) -> Entry<'a> {
     let end = report.end(&finding.path, finding.span);
     Entry {
-        code: &finding.rule,
+        rule: &finding.rule,
         name: report.rule_name(&finding.rule),
         level: level_name(finding.level),
         message: &finding.message,
@@ -159,7 +159,7 @@ fn entry<'a>(report: &Report<'a>, finding: &'a Finding, fingerprint: &'a str) ->
         end_line: end.line,
         end_column: end.column,
         function: &finding.function,
-        chain: finding.frames.iter().map(|frame| step(report, frame)).collect(),
+        frames: finding.frames.iter().map(|frame| step(report, frame)).collect(),
         why: finding.why.as_deref(),
         help: finding.help.as_deref(),
         tags: finding.tags.iter().map(tag_name).collect(),

@@ -1,10 +1,26 @@
 //! The program as it is run: its arguments, its configuration, its exit codes.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use serde_json::Value;
+
+/// What one file is enough for: LW509, twice.
+const FOUND: &str = "\
+import os
+
+
+def remove(name):
+    os.system('rm ' + repr(name))
+
+
+def show(name):
+    os.system('cat ' + repr(name))
+";
 
 /// A project of this test alone.
 struct Project(PathBuf);
@@ -16,7 +32,10 @@ impl Project {
             fs::remove_dir_all(&folder).expect("the last run's folder can go");
         }
         fs::create_dir_all(&folder).expect("a folder");
-        Self(folder)
+        let project = Self(folder);
+        // The configuration of the repository around it is none of its business.
+        project.file("pyproject.toml", "[tool.loopwright.check]\n");
+        project
     }
 
     fn file(&self, name: &str, text: &str) -> &Self {
@@ -26,10 +45,32 @@ impl Project {
         self
     }
 
-    fn run(&self, arguments: &[&str]) -> Run {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_loopwright-check"));
         command.current_dir(&self.0).args(arguments).env_remove("VIRTUAL_ENV").env("NO_COLOR", "1");
-        Run(command.output().expect("the program runs"))
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        Run(self.command(arguments).output().expect("the program runs"))
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).expect("a file")
+    }
+
+    /// The lines of what is found.
+    fn lines(&self, arguments: &[&str]) -> Vec<u64> {
+        let run = self.run(&[arguments, &["--format", "json"]].concat());
+        let document: Value = serde_json::from_str(&run.out()).unwrap_or_else(|_| panic!("{}", run.err()));
+        let findings = document["findings"].as_array().expect("a list");
+        findings.iter().map(|finding| finding["line"].as_u64().expect("a line")).collect()
+    }
+
+    fn git(&self, arguments: &[&str]) {
+        let who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"];
+        let output = Command::new("git").current_dir(&self.0).args(who).args(arguments).output().expect("git");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -156,4 +197,126 @@ fn clean_removes_the_cache() {
     assert_eq!(project.run(&["clean"]).out(), "Removed .loopwright_cache.\n");
     assert!(!project.0.join(".loopwright_cache").exists());
     assert_eq!(project.run(&["clean"]).out(), "There is no .loopwright_cache.\n");
+}
+
+#[test]
+fn what_is_found_ends_with_1() {
+    let project = Project::new("found");
+    project.file("a.py", FOUND);
+    assert_eq!(project.run(&[]).code(), 1);
+    assert_eq!(project.run(&["--exit-zero"]).code(), 0);
+    assert_eq!(project.run(&["--ignore", "LW509"]).code(), 0);
+    assert_eq!(project.run(&["--quiet", "--format", "concise"]).out().lines().count(), 2);
+    assert!(project.run(&["--statistics"]).out().starts_with("2  LW509  [*]  repr-as-quoting"));
+    let counted: Value = serde_json::from_str(&project.run(&["--statistics", "--format", "json"]).out()).expect("JSON");
+    assert_eq!(counted[0]["count"], 2);
+}
+
+#[test]
+fn comments_and_files_excuse() {
+    let project = Project::new("excused");
+    project.file("a.py", &FOUND.replace("('rm ' + repr(name))", "('rm ' + repr(name))  # noqa: LW509"));
+    assert_eq!(project.lines(&[]), [9]);
+    project.file("pyproject.toml", "[tool.loopwright.check]\nper-file-ignores = { \"a.py\" = [\"LW5\"] }\n");
+    assert_eq!(project.lines(&[]), [] as [u64; 0]);
+}
+
+#[test]
+fn fixes_are_printed_or_applied() {
+    let project = Project::new("fixes");
+    project.file("a.py", FOUND);
+    let dry = project.run(&["--fix", "--dry-run", "--unsafe-fixes"]);
+    assert_eq!(dry.code(), 1);
+    assert!(dry.out().contains("+    os.system('rm ' + shlex.quote(name))\n"), "{}", dry.out());
+    assert!(dry.out().contains("+import shlex\n"), "{}", dry.out());
+    assert_eq!(project.run(&["--diff-fixes", "--unsafe-fixes"]).out(), dry.out());
+    assert_eq!(project.text("a.py"), FOUND);
+
+    assert_eq!(project.run(&["--fix"]).code(), 1, "no safe one");
+    assert_eq!(project.text("a.py"), FOUND);
+
+    let run = project.run(&["--fix", "--unsafe-fixes"]);
+    assert_eq!(run.code(), 0, "{}", run.out());
+    assert!(run.out().starts_with("Fixed 2 findings:\n  a.py\n    5: LW509 "), "{}", run.out());
+    let fixed = FOUND.replace("repr", "shlex.quote").replace("import os\n", "import os\nimport shlex\n");
+    assert_eq!(project.text("a.py"), fixed);
+    assert_eq!(project.run(&["--diff-fixes", "--unsafe-fixes"]).code(), 0);
+}
+
+#[test]
+fn a_baseline_is_written_and_left_out() {
+    let project = Project::new("baseline");
+    project.file("pyproject.toml", "[tool.loopwright.check]\nbaseline = \"baseline.json\"\n").file("a.py", FOUND);
+    assert_eq!(project.run(&[]).code(), 2, "it is not there yet");
+    let written = project.run(&["--write-baseline"]);
+    assert_eq!((written.code(), written.out().as_str()), (0, "Wrote 2 findings to baseline.json.\n"));
+    assert_eq!(project.run(&[]).code(), 0);
+    project.file("a.py", &format!("# moved\n{FOUND}    os.system('ls ' + repr(name))\n"));
+    assert_eq!(project.lines(&[]), [11]);
+    project.file("a.py", "x = 1\n");
+    let run = project.run(&[]);
+    assert_eq!(run.code(), 0);
+    assert!(run.out().contains("note: 2 findings of baseline.json no longer found"), "{}", run.out());
+}
+
+#[test]
+fn only_what_a_change_has_brought() {
+    let project = Project::new("diff");
+    project.git(&["init", "--quiet"]);
+    project.file("src/a.py", FOUND);
+    project.git(&["add", "--all"]);
+    project.git(&["commit", "--quiet", "--message", "first"]);
+    assert_eq!(project.lines(&["--diff", "HEAD"]), [] as [u64; 0]);
+    // Moved, and not changed.
+    project.file("src/a.py", &format!("# moved\n{FOUND}"));
+    assert_eq!(project.lines(&["--diff", "HEAD"]), [] as [u64; 0]);
+    // A changed line, and a file that git does not know.
+    project.file("src/a.py", &format!("# moved\n{}", FOUND.replace("'cat '", "'cat -n '")));
+    assert_eq!(project.lines(&["--diff", "HEAD"]), [10]);
+    project.file("src/b.py", FOUND);
+    assert_eq!(project.lines(&["--diff", "HEAD"]), [10, 5, 9]);
+    // From a folder of the repository.
+    let inside = Project(project.0.join("src"));
+    assert_eq!(inside.lines(&["--diff", "HEAD", "a.py"]), [10]);
+    let run = project.run(&["--diff", "nonsense"]);
+    assert_eq!(run.code(), 2);
+    assert!(run.err().contains("--diff: `nonsense` is no commit of"), "{}", run.err());
+}
+
+#[test]
+fn graph_explains_a_function() {
+    let project = Project::new("graph");
+    project.file("a.py", "async def work():\n    return 1\n");
+    let run = project.run(&["graph", "nowhere"]);
+    assert_eq!((run.code(), run.out().as_str()), (2, ""));
+    assert!(run.err().contains("nowhere"), "{}", run.err());
+}
+
+#[test]
+fn a_changed_file_is_checked_again() {
+    let project = Project::new("watch");
+    project.file("a.py", FOUND);
+    let mut command = project.command(&["--watch", "--format", "concise", "--no-cache"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program runs");
+    let pipe = BufReader::new(child.stdout.take().expect("a pipe"));
+    let (send, lines) = mpsc::channel();
+    let reader = std::thread::spawn(move || pipe.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+    let mut seen = vec![];
+    // A line that does not come is a failure, not a test that never ends.
+    while let Ok(line) = lines.recv_timeout(Duration::from_secs(60)) {
+        if line.starts_with("Found 2 roots") {
+            project.file("a.py", &FOUND.replace("'rm ' + repr(name)", "'rm'"));
+        }
+        let went = line.starts_with("went a.py:5 LW509");
+        seen.push(line);
+        if went {
+            break;
+        }
+    }
+    child.kill().expect("it still runs");
+    child.wait().expect("it ends");
+    drop(lines);
+    reader.join().expect("it reads to the end").unwrap_or_default();
+    assert!(seen.iter().any(|line| line.starts_with("Found 1 root")), "{seen:?}");
+    assert!(seen.last().is_some_and(|line| line.starts_with("went")), "{seen:?}");
 }

@@ -2,6 +2,8 @@
 
 mod cli;
 mod facts;
+mod fixes;
 mod report;
 mod rules;
 mod seeded;
+mod sift;
