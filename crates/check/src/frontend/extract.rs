@@ -258,8 +258,8 @@ impl<'e, 'a> Body<'e, 'a> {
         self.awaits += u32::from(with.is_async);
         self.visit_body(&with.body);
         for item in with.items.iter().rev() {
-            self.held.pop();
             implicit::left(self, &item.context_expr, with.is_async);
+            self.held.pop();
         }
         self.held.truncate(before);
     }

@@ -1,7 +1,7 @@
 //! LW109: waiting for a process whose output nobody reads.
 
 use ruff_python_ast as ast;
-use ruff_python_ast::Expr;
+use ruff_python_ast::{Expr, Stmt};
 use ruff_text_size::Ranged;
 
 use super::support::{self, Node};
@@ -38,7 +38,7 @@ impl Rule for PipeWaitDeadlock {
                 let Node::Stmt(statement) = node else { return };
                 let Some((target, value)) = support::simple_assignment(statement) else { return };
                 let Some(name) = support::name_of(target) else { return };
-                let Some(pipes) = started(file, value) else { return };
+                let Some(pipes) = started(file, value, 3) else { return };
                 if support::bindings(&function.node.body, name).len() != 1
                     || support::outlives(&function.node.body, name)
                 {
@@ -52,24 +52,31 @@ impl Rule for PipeWaitDeadlock {
     }
 }
 
-/// The pipes of a process that is started, as the attributes by which they are read; none if it is not one.
-fn started(file: &FileContext<'_>, value: &Expr) -> Option<Vec<&'static str>> {
+/// The pipes of a process that is started, as the attributes by which they are read; none if it is not one. Also by a
+/// helper that returns what it starts.
+fn started(file: &FileContext<'_>, value: &Expr, depth: u8) -> Option<Vec<&'static str>> {
     let value = match value {
         Expr::Await(awaited) => &*awaited.value,
         value => value,
     };
     let Expr::Call(call) = value else { return None };
-    let name = file.qualified(&call.func)?;
-    if !STARTS.contains(&name.as_str()) {
-        return None;
-    }
-    let pipes: Vec<_> = ["stdout", "stderr"]
-        .into_iter()
-        .filter(|pipe| {
+    if file.qualified(&call.func).is_some_and(|name| STARTS.contains(&name.as_str())) {
+        let pipe = |pipe: &&str| {
             call.arguments.find_keyword(pipe).is_some_and(|keyword| support::last_name(&keyword.value) == Some("PIPE"))
-        })
-        .collect();
-    (!pipes.is_empty()).then_some(pipes)
+        };
+        let pipes: Vec<_> = ["stdout", "stderr"].into_iter().filter(pipe).collect();
+        return (!pipes.is_empty()).then_some(pipes);
+    }
+    let targets = file.targets(call);
+    let [target] = &targets[..] else { return None };
+    let key = target.key.as_ref().filter(|_| depth > 0)?;
+    let mut pipes = None;
+    file.resolver.with_function(key, &mut |file, helper| {
+        if let [Stmt::Return(returned)] = &helper.body[..] {
+            pipes = returned.value.as_deref().and_then(|value| started(file, value, depth - 1));
+        }
+    });
+    pipes
 }
 
 /// A call on the way to `wait`.
@@ -88,8 +95,12 @@ fn waits<'a>(
     pipes: &[&str],
     depth: u8,
 ) -> Option<Vec<Step<'a>>> {
+    let reads = support::reads(&function.node.body, name);
     let mut wait = None;
-    for one in support::reads(&function.node.body, name) {
+    // What is read after the wait is read too late.
+    let waited =
+        reads.iter().filter(|one| one.attribute() == Some("wait") && !one.is_nested()).map(|one| one.node.end()).min();
+    for one in reads.iter().filter(|one| one.is_nested() || waited.is_none_or(|end| one.node.start() < end)) {
         match one.attribute() {
             Some("wait") => {
                 let call = one.method_call()?;

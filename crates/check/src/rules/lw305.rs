@@ -23,6 +23,7 @@ static META: RuleMeta = RuleMeta {
 
 const SESSION: &str = "aiohttp.ClientSession";
 const REQUESTS: &[&str] = &["get", "post", "put", "patch", "delete", "head", "options", "request"];
+const READ_INSIDE: &str = "read what is needed inside of `async with`, and return that: `return await response.json()`";
 /// What gives the connection back: the body read to its end, or the response released.
 const GIVES_BACK: &[&str] = &["read", "json", "text", "release", "close", "wait_for_close", "content"];
 
@@ -40,10 +41,20 @@ impl Rule for ResponseEscapes {
                 let Node::Stmt(statement) = node else { return };
                 match statement {
                     Stmt::Return(returned) => {
-                        if let Some(value) = returned.value.as_deref()
-                            && let Some(session) = request(file, value)
-                        {
+                        let Some(value) = returned.value.as_deref() else { return };
+                        if let Some(session) = request(file, value) {
                             escaped(file, &function, value, session, around, found);
+                        } else if let Some(name) = support::name_of(value)
+                            && around.iter().any(|outer| enters(file, *outer, name))
+                        {
+                            let message = format!(
+                                "`{name}` is returned out of the block that releases it: its body cannot be read any more"
+                            );
+                            let mut finding =
+                                file.finding(META.code, Level::Certain, value.range(), &function.name, message);
+                            finding.why = Some("the end of `async with` gives the connection back, read or not".into());
+                            finding.help = Some(READ_INSIDE.into());
+                            found.push(finding);
                         }
                     }
                     _ => {
@@ -68,10 +79,24 @@ impl Rule for ResponseEscapes {
     }
 }
 
+/// `async with session.get(...) as name`
+fn enters(file: &FileContext<'_>, node: Node<'_>, name: &str) -> bool {
+    let Node::Stmt(Stmt::With(block)) = node else { return false };
+    block.items.iter().any(|item| {
+        item.optional_vars.as_deref().and_then(support::name_of) == Some(name)
+            && requests(file, &item.context_expr).is_some()
+    })
+}
+
 /// The session of `await session.get(...)`.
 fn request<'a>(file: &FileContext<'_>, value: &'a Expr) -> Option<&'a Expr> {
     let Expr::Await(awaited) = value else { return None };
-    let Expr::Call(call) = &*awaited.value else { return None };
+    requests(file, &awaited.value)
+}
+
+/// The session of `session.get(...)`.
+fn requests<'a>(file: &FileContext<'_>, value: &'a Expr) -> Option<&'a Expr> {
+    let Expr::Call(call) = value else { return None };
     let Expr::Attribute(method) = &*call.func else { return None };
     let is_session = REQUESTS.contains(&method.attr.as_str()) && is_session(file, &method.value);
     is_session.then_some(&*method.value)
@@ -110,8 +135,7 @@ fn escaped(
     };
     let mut finding = file.finding(META.code, level, value.range(), &function.name, message);
     finding.why = Some(why.into());
-    finding.help =
-        Some("read what is needed inside of `async with`, and return that: `return await response.json()`".into());
+    finding.help = Some(READ_INSIDE.into());
     found.push(finding);
 }
 

@@ -76,23 +76,40 @@ fn consumer<'a>(function: &FunctionAt<'a>) -> Option<Consumer<'a>> {
             stop = Some((item, sentinel));
         }
     });
-    let (item, sentinel) = stop?;
     let mut queue = None;
+    support::walk(&function.node.body, &mut |node, _| {
+        // while (item := await queue.get()) is not SENTINEL:
+        if let Node::Stmt(Stmt::While(endless)) = node
+            && let Expr::Compare(test) = &*endless.test
+            && let ([ast::CmpOp::IsNot | ast::CmpOp::NotEq], [sentinel]) = (&*test.ops, &*test.comparators)
+            && let Expr::Named(named) = &*test.left
+            && let Expr::Await(value) = &*named.value
+        {
+            queue = got_from(&value.value);
+            stop = support::name_of(&named.target).map(|item| (item, sentinel));
+        }
+    });
+    let (item, sentinel) = stop?;
     support::walk(&function.node.body, &mut |node, _| {
         if let Node::Stmt(statement) = node
             && let Some((target, Expr::Await(value))) = support::simple_assignment(statement)
             && support::name_of(target) == Some(item)
-            && let Expr::Call(call) = &*value.value
-            && let Expr::Attribute(get) = &*call.func
-            && get.attr.as_str() == "get"
+            && let Some(name) = got_from(&value.value)
         {
-            queue = support::name_of(&get.value);
+            queue = Some(name);
         }
     });
     let queue = queue?;
     let parameter =
         parameters.posonlyargs.iter().chain(&parameters.args).position(|one| one.parameter.name.as_str() == queue)?;
     Some(Consumer { name: function.node.name.as_str(), parameter, sentinel })
+}
+
+/// The queue of `queue.get()`.
+fn got_from(value: &Expr) -> Option<&str> {
+    let Expr::Call(call) = value else { return None };
+    let Expr::Attribute(get) = &*call.func else { return None };
+    if get.attr.as_str() == "get" { support::name_of(&get.value) } else { None }
 }
 
 /// What a block puts, as (call, value, queue).

@@ -60,7 +60,8 @@ impl Rule for LockOrderInversion {
                     }
                 }
             }
-            for edge in program.callees(key) {
+            let awaited = program.awaits(key).iter().filter(|edge| function.sites[edge.site].awaited);
+            for edge in program.callees(key).iter().chain(awaited) {
                 let site = &function.sites[edge.site];
                 let held: FxHashSet<&str> = site.held.iter().filter_map(identity).collect();
                 let Some(below) = taken.get(&edge.to).filter(|_| !held.is_empty()) else { continue };
@@ -100,7 +101,9 @@ fn taken(program: &Program) -> FxHashMap<FnKey, FxHashSet<String>> {
     }
     while let Some(key) = changed.pop() {
         let below = taken[&key].clone();
-        for edge in program.callers(&key) {
+        let awaiters =
+            program.awaiters(&key).filter(|edge| program.site(&edge.from, edge.site).is_some_and(|site| site.awaited));
+        for edge in program.callers(&key).chain(awaiters) {
             let above = taken.entry(edge.from.clone()).or_default();
             let before = above.len();
             above.extend(below.iter().cloned());

@@ -6,7 +6,7 @@ use ruff_text_size::{Ranged, TextRange};
 
 use super::support;
 use crate::context::{FileContext, functions};
-use crate::finding::{Edit, Finding, Fix, Level, Safety};
+use crate::finding::{Edit, Finding, Fix, Frame, Level, Safety};
 use crate::rule::{Rule, RuleMeta};
 
 /// The rule.
@@ -46,7 +46,7 @@ impl Rule for TaskDoneWithoutGet {
         for function in functions(file.body()).into_iter().filter(|function| function.node.is_async) {
             support::walk(&function.node.body, &mut |node, _| {
                 let support::Node::Stmt(Stmt::Try(attempt)) = node else { return };
-                let Some(queue) = always_done(&attempt.finalbody) else { return };
+                let Some((queue, done)) = always_done(&attempt.finalbody) else { return };
                 let Some((index, get)) = taken(&attempt.body, queue) else { return };
                 if !file.classes(queue).iter().any(|class| QUEUES.contains(&class.as_str())) {
                     return;
@@ -56,6 +56,16 @@ impl Rule for TaskDoneWithoutGet {
                     format!("`{name}.get` is cancelled: `finally` calls `task_done` for an item that was never taken");
                 let mut finding = file.finding(META.code, Level::Certain, get.range(), &function.name, message);
                 finding.why = Some("a cancel while it waits leaves through the `finally`; `task_done` raises ValueError, or counts off another worker's item".into());
+                let frame = |range, note: &str| Frame {
+                    path: file.path.clone(),
+                    span: file.span(range),
+                    function: file.resolver.in_module(&function.name),
+                    note: note.to_owned(),
+                };
+                finding.frames = vec![
+                    frame(get.range(), "is cancelled here, and takes nothing"),
+                    frame(done.range(), "counts an item off all the same"),
+                ];
                 finding.help = Some("take the item before the `try`".into());
                 if index == 0 && attempt.handlers.is_empty() && attempt.body.len() > 1 {
                     finding.fix = before(file, attempt);
@@ -66,13 +76,13 @@ impl Rule for TaskDoneWithoutGet {
     }
 }
 
-/// The queue whose `task_done` a `finally` calls unconditionally.
-fn always_done(body: &[Stmt]) -> Option<&Expr> {
+/// The queue whose `task_done` a `finally` calls unconditionally, and the statement that does.
+fn always_done(body: &[Stmt]) -> Option<(&Expr, &Stmt)> {
     body.iter().find_map(|statement| {
-        let Stmt::Expr(statement) = statement else { return None };
-        let Expr::Call(call) = &*statement.value else { return None };
+        let Stmt::Expr(expression) = statement else { return None };
+        let Expr::Call(call) = &*expression.value else { return None };
         let Expr::Attribute(attribute) = &*call.func else { return None };
-        (attribute.attr.as_str() == "task_done").then_some(&*attribute.value)
+        (attribute.attr.as_str() == "task_done").then_some((&*attribute.value, statement))
     })
 }
 

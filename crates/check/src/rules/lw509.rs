@@ -6,7 +6,7 @@ use ruff_text_size::{Ranged, TextRange};
 
 use super::support;
 use crate::context::{FileContext, functions};
-use crate::finding::{Edit, Finding, Fix, Level, Safety};
+use crate::finding::{Edit, Finding, Fix, Frame, Level, Safety};
 use crate::rule::{Rule, RuleMeta};
 
 /// The rule.
@@ -39,6 +39,9 @@ const SHELLS: &[(&str, usize, &str)] = &[
 const PERHAPS: &[&str] =
     &["subprocess.run", "subprocess.call", "subprocess.check_call", "subprocess.check_output", "subprocess.Popen"];
 
+/// Methods of connections to other machines that run a command there.
+const REMOTE: &[&str] = &["run", "exec_command", "create_process"];
+
 /// A value in a command, and the range that stands for it there.
 struct Quoted<'a> {
     value: &'a Expr,
@@ -57,38 +60,72 @@ impl Rule for ReprAsQuoting {
         }
         for function in functions(file.body()) {
             for call in support::calls(&function.node.body) {
-                let Some(command) = command_of(file, call) else { continue };
-                let command = built_from(&function.node.body, command);
-                for quoted in values(command) {
-                    let value = file.text(quoted.value.range());
-                    let message = format!("`repr` does not quote `{value}` for the shell that runs this command");
-                    let mut finding = file.finding(META.code, Level::Certain, quoted.written, &function.name, message);
-                    finding.why = Some("Python escapes a quote by a backslash, or chooses the other quote; inside of double quotes a shell still expands `$(...)`".into());
-                    finding.help = Some(format!(
-                        "use `shlex.quote({value})`, or pass the arguments as a list to a program without a shell"
-                    ));
-                    finding.fix = Some(quote(&quoted, value));
-                    found.push(finding);
+                let Some((command, level)) = command_of(file, call) else { continue };
+                let built = built_from(&function.node.body, command);
+                if level == Level::Pedantic && !reads_as_command(built) {
+                    continue;
+                }
+                for quoted in values(built) {
+                    found.push(problem(file, &function.name, call, &quoted, level));
                 }
             }
         }
     }
 }
 
-/// The command of a call that a shell reads.
-fn command_of<'a>(file: &FileContext<'_>, call: &'a ast::ExprCall) -> Option<&'a Expr> {
-    let names: Vec<String> =
-        file.targets(call).into_iter().map(|target| target.qual).chain(file.qualified(&call.func)).collect();
+fn problem(file: &FileContext<'_>, function: &str, call: &ast::ExprCall, quoted: &Quoted<'_>, level: Level) -> Finding {
+    let value = file.text(quoted.value.range());
+    let shell = file.text(call.func.range());
+    let message = format!("`repr` does not quote `{value}` for the shell that `{shell}` hands this command to");
+    let mut finding = file.finding(META.code, level, call.range(), function, message);
+    let frame = |range, note: String| Frame {
+        path: file.path.clone(),
+        span: file.span(range),
+        function: file.resolver.in_module(function),
+        note,
+    };
+    finding.frames = vec![
+        frame(quoted.written, format!("`{value}` as a Python literal")),
+        frame(call.func.range(), "a shell reads it".to_owned()),
+    ];
+    finding.why = Some("Python escapes a quote by a backslash, or chooses the other quote; inside of double quotes a shell still expands `$(...)`".into());
+    finding.help =
+        Some(format!("use `shlex.quote({value})`, or pass the arguments as a list to a program without a shell"));
+    finding.fix = Some(quote(quoted, value));
+    finding
+}
+
+/// The command of a call that a shell reads, and how sure that is.
+fn command_of<'a>(file: &FileContext<'_>, call: &'a ast::ExprCall) -> Option<(&'a Expr, Level)> {
+    let targets = file.targets(call);
+    let names: Vec<String> = targets.into_iter().map(|target| target.qual).chain(file.qualified(&call.func)).collect();
     if let Some((_, position, keyword)) = SHELLS.iter().find(|(shell, ..)| names.iter().any(|name| name == shell)) {
-        return call.arguments.find_argument_value(keyword, *position);
+        return Some((call.arguments.find_argument_value(keyword, *position)?, Level::Certain));
     }
     let by_shell = call
         .arguments
         .find_keyword("shell")
         .is_some_and(|keyword| matches!(&keyword.value, Expr::BooleanLiteral(literal) if literal.value));
     let perhaps =
-        PERHAPS.iter().any(|name| names.iter().any(|other| other == name || other == &format!("{name}.__init__")));
-    if perhaps && by_shell { call.arguments.find_argument_value("args", 0) } else { None }
+        PERHAPS.iter().any(|name| names.iter().any(|one| one.strip_suffix(".__init__").unwrap_or(one) == *name));
+    if perhaps && by_shell {
+        return Some((call.arguments.find_argument_value("args", 0)?, Level::Certain));
+    }
+    // A receiver of which nothing is known: by the name of the method.
+    let Expr::Attribute(method) = &*call.func else { return None };
+    let remote = names.is_empty() && REMOTE.contains(&method.attr.as_str());
+    if remote { Some((call.arguments.args.first()?, Level::Pedantic)) } else { None }
+}
+
+/// Begins with a word and a space, as commands do.
+fn reads_as_command(command: &Expr) -> bool {
+    let Expr::FString(string) = command else { return false };
+    string.value.elements().next().is_some_and(|first| match first {
+        InterpolatedStringElement::Literal(text) => text.value.split_once(' ').is_some_and(|(word, _)| {
+            !word.is_empty() && word.chars().all(|one| one.is_ascii_lowercase() || "-_./".contains(one))
+        }),
+        InterpolatedStringElement::Interpolation(_) => false,
+    })
 }
 
 /// The expression that made a local name, where there is only one.
