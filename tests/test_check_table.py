@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -110,9 +112,15 @@ def verdicts(shares: list[list[str]], directory: Path) -> dict[str, str]:
     for number, calls in enumerate(shares):
         with (directory / f"{number}").open("w") as told:
             command = [sys.executable, "-m", "support.blocking_calls", *calls]
-            programs.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told, env=environment))
+            program = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=told, env=environment, start_new_session=True
+            )
+            programs.append(program)
     for number, program in enumerate(programs):
-        assert program.wait() == 0
+        ended = program.wait()
+        with contextlib.suppress(ProcessLookupError):  # what the calls have started, and does not end by itself
+            os.killpg(program.pid, signal.SIGKILL)
+        assert ended == 0
         wrong.update(json.loads((directory / f"{number}").read_text()))
     return wrong
 
