@@ -131,6 +131,7 @@ def token() -> tuple[Any, Any]:
     return token.wait, token.cancel
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 @pytest.mark.default_only
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("cancelled", [False, True], ids=["served", "cancelled"])
@@ -211,6 +212,7 @@ async def timeouts_that_fire() -> None:
             pass
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 @pytest.mark.default_only
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
