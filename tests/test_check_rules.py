@@ -111,6 +111,20 @@ def test_every_option_that_the_guide_shows_is_there(analyser: Path) -> None:
     assert {option for option in shown if option not in known} == set()
 
 
+def test_the_guides_chain_is_what_the_program_finds(analyser: Path, tmp_path: Path) -> None:
+    guide = (ROOT / "docs/check.md").read_text()
+    for name, text in re.findall(r"^```python notest\n# (shop/\w+\.py)\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).with_name("__init__.py").touch()
+        (tmp_path / name).write_text(text)
+    command = [analyser, "--no-cache", "shop"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    shown = re.search(r"^```text\n(shop/.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    assert shown[1].strip() in found.stdout
+    assert found.returncode == 1
+
+
 def test_every_key_of_the_configuration_is_in_the_guide() -> None:
     keys = re.search(
         r"^const KEYS: &\[&str\] = &\[(.*?)\];", (check_rules.CRATE / "config.rs").read_text(), re.M | re.S
