@@ -16,7 +16,7 @@ use crate::finding::{Level, Tag};
 /// Ways through a dependency with more calls than these are shown with `--all` only.
 const FAR: usize = 6;
 /// The same of ways that end at a file.
-const FILES: usize = 3;
+const FILES: usize = 2;
 
 /// What kind of harm a root does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -330,10 +330,12 @@ impl<'a> Finder<'a> {
         // are mostly read once.
         let inside = steps.len() - depth;
         let far = dependency.is_some() && inside > if candidate.kind == Kind::File { FILES } else { FAR };
+        // The author of a coroutine knows about loops: what only may block in it is left to them.
+        let theirs = matches!(candidate.next, Next::Await(_)) && candidate.cost.1 > 0;
         // A loop inside a loop raises wherever it is reached.
         let quiet = match self.channel {
             Channel::NestedLoop => program.tests[arrival.entry as usize],
-            _ => arrival.cost.quiet || candidate.cost.0 || far,
+            _ => arrival.cost.quiet || candidate.cost.0 || far || theirs,
         };
         let level = match arrival.cost.doubt.max(candidate.cost.1) {
             0 => Level::Certain,

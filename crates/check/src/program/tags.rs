@@ -82,6 +82,11 @@ pub(super) fn is_test(path: &str, module: Option<&str>) -> bool {
     named(file) || module.is_some_and(|module| module.split('.').any(named))
 }
 
+/// Whether a qualified name is one of a command line's modules: what nobody else calls there, its commands run.
+fn is_cli_module(qual: &str) -> bool {
+    qual.split('.').any(|part| matches!(part, "cli" | "_cli" | "__main__" | "scripts"))
+}
+
 /// The tags of every function.
 pub(super) fn find(program: &Program) -> Vec<TagSet> {
     let count = program.keys.len();
@@ -102,6 +107,10 @@ pub(super) fn find(program: &Program) -> Vec<TagSet> {
         let at = entry.id as usize;
         let called = |places: &[(u32, u32)]| places.iter().any(|(from, _)| !program.tests[*from as usize]);
         if tags[at] == TagSet::default() && !called(&program.callers[at]) && !called(&program.awaiters[at]) {
+            if is_cli_module(&program.by_id(entry.id).qual) {
+                tags[at].insert(Tag::Cli);
+                continue;
+            }
             tags[at].insert_unknown();
             if !referred[at] {
                 tags[at].insert(Tag::Library);
@@ -245,6 +254,7 @@ fn is_command(program: &Program, function: &Function) -> bool {
     };
     function.kind == FnKind::Module
         || function.name == "main"
+        || is_cli_module(&function.qual)
         || is_cli(function)
         || program
             .callers(&function.key)
