@@ -145,6 +145,22 @@ def test_install_and_build_only_what_changed(tmp_path: Path) -> None:
     assert len(commands) == 4
 
 
+def test_a_build_begins_with_what_another_interpreters_has_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(envs, "ROOT", tmp_path)
+    path = Path(sys.executable)
+    one, other = (envs.Env(pythons.Python(path, f"{minor}.0", minor), tmp_path, ci.run) for minor in ("3.11", "3.12"))
+    for part in ("deps", "incremental"):
+        (one.target / "fast" / part).mkdir(parents=True)
+    (one.target / "fast" / "deps" / "libserde.rlib").touch()
+    other.seed(one, "fast")
+    assert [path.name for path in sorted((other.target / "fast").rglob("*"))] == ["deps", "libserde.rlib"]
+    (one.target / "fast" / "deps" / "later.rlib").touch()
+    other.seed(one, "fast")
+    assert not (other.target / "fast" / "deps" / "later.rlib").exists(), "what is there is cargo's"
+
+
 # The servers
 
 
