@@ -196,6 +196,8 @@ impl<'a> Session<'a> {
         options.project = moved(&options.project);
         options.paths = options.paths.iter().map(|path| moved(path)).filter(|path| path.exists()).collect();
         options.roots = options.roots.iter().map(|path| moved(path)).filter(|path| path.exists()).collect();
+        // The folder is another one each time: nothing that is kept of it would ever be used.
+        options.cache = None;
         // The environment is not in the repository: it is the same one.
         let environment = project.join(".venv");
         if options.python.is_none() && environment.is_dir() {

@@ -70,7 +70,7 @@ impl Sieve<'_> {
             }
             let counts = &mut sifted.counts;
             if self.per_file.ignores(&relative(&finding.path, self.project), &finding.rule)
-                || suppressions.covers(finding, |path| project_files.contains(path))
+                || suppressions.covers(finding, &analysis.program, |path| project_files.contains(path))
             {
                 counts.suppressed += 1;
             } else if self.change.is_some_and(|change| !change.introduced(finding, fingerprint)) {

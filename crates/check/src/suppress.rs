@@ -6,9 +6,11 @@ use ruff_python_ast::token::TokenKind;
 use ruff_python_ast::visitor::{Visitor, walk_stmt};
 use ruff_python_ast::{self as ast, PySourceType, Stmt};
 use ruff_text_size::Ranged;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::facts::FnKey;
 use crate::finding::Finding;
+use crate::program::Program;
 use crate::sources::{Source, Sources};
 
 /// What a comment excuses.
@@ -49,13 +51,36 @@ impl<'a> Suppressions<'a> {
     }
 
     /// Whether a comment excuses a finding: in its own statement, in its file, or in the statement of a call of the
-    /// project on its chain.
-    pub fn covers(&mut self, finding: &Finding, in_project: impl Fn(&Arc<str>) -> bool) -> bool {
+    /// project on its chain, if no other chain is left that no comment excuses.
+    pub fn covers(&mut self, finding: &Finding, program: &Program, in_project: impl Fn(&Arc<str>) -> bool) -> bool {
         let code = finding.rule.as_str();
         if self.at(&finding.path, finding.span.line, code) || self.file(&finding.path, code) {
             return true;
         }
-        finding.frames.iter().any(|frame| in_project(&frame.path) && self.at(&frame.path, frame.span.line, code))
+        let excused =
+            finding.frames.iter().any(|frame| in_project(&frame.path) && self.at(&frame.path, frame.span.line, code));
+        excused && (finding.callers_total == 0 || !self.otherwise(finding, program))
+    }
+
+    /// Whether the loop reaches the function of a finding by calls that no comment excuses.
+    fn otherwise(&mut self, finding: &Finding, program: &Program) -> bool {
+        let root = program.functions.values().find(|f| f.key.path == finding.path && f.qual == finding.function);
+        let mut open: Vec<&FnKey> = root.iter().map(|function| &function.key).collect();
+        let mut seen: FxHashSet<&FnKey> = open.iter().copied().collect();
+        while let Some(key) = open.pop() {
+            let mut callers = program.callers(key).peekable();
+            let begins = callers.peek().is_none() || program.function(key).is_some_and(|function| function.is_async);
+            if begins && program.on_loop(key) {
+                return true;
+            }
+            for edge in callers {
+                let line = program.site(&edge.from, edge.site).map_or(0, |site| site.span.line);
+                if !self.at(&edge.from.path, line, &finding.rule) && seen.insert(&edge.from) {
+                    open.push(&edge.from);
+                }
+            }
+        }
+        false
     }
 
     fn at(&mut self, path: &Arc<str>, line: u32, code: &str) -> bool {

@@ -221,6 +221,22 @@ fn comments_and_files_excuse() {
     assert_eq!(project.lines(&[]), [] as [u64; 0]);
 }
 
+/// A helper that blocks, and coroutines that reach it through `middle` and on their own.
+fn chain(middle: &str, more: &str) -> Vec<u64> {
+    let project = Project::new("chain");
+    project.file("helper.py", "import time\n\n\ndef wait():\n    time.sleep(1)\n");
+    let two = "async def one():\n    middle()\n\n\nasync def two():\n    middle()\n";
+    project.file("app.py", &format!("from helper import wait\n\n\ndef middle():\n    wait(){middle}\n\n\n{two}{more}"));
+    project.lines(&["--all", "--select", "LW101", "--no-cache"])
+}
+
+#[test]
+fn a_comment_on_the_chain_excuses_what_passes_there() {
+    assert_eq!(chain("", ""), [5]);
+    assert_eq!(chain("  # noqa: LW101", ""), [] as [u64; 0]);
+    assert_eq!(chain("  # noqa: LW101", "\n\nasync def three():\n    wait()\n"), [5], "another way is left");
+}
+
 #[test]
 fn fixes_are_printed_or_applied() {
     let project = Project::new("fixes");
