@@ -6,8 +6,8 @@ use ruff_text_size::{Ranged, TextSize};
 
 use super::support::tasks::{Gives, given, makes_task};
 use super::support::{
-    Node, Scope, fix, indentation, insert, is_expected_to_fail, next_line, reads, scopes, shortened, simple_assignment,
-    walk,
+    Node, Scope, bindings, fix, indentation, insert, is_expected_to_fail, next_line, reads, scopes, shortened,
+    simple_assignment, walk,
 };
 use crate::context::FileContext;
 use crate::finding::{Finding, Fix, Level, Safety};
@@ -92,16 +92,21 @@ fn ruff_sees(file: &FileContext<'_>, call: &ast::ExprCall) -> bool {
 /// A set of the module that holds the task until it is done.
 fn keep(file: &FileContext<'_>, scope: &Scope<'_>, call: &ast::ExprCall) -> Option<Fix> {
     const SET: &str = "_background_tasks";
-    let names = file.source;
-    if !reads(scope.body, "task").is_empty() || names.contains("global task") {
-        return None;
-    }
+    let free = |name: &&str| {
+        let given =
+            scope.function.is_some_and(|function| function.parameters.iter().any(|one| one.name().as_str() == *name));
+        !given && reads(scope.body, name).is_empty() && bindings(scope.body, name).is_empty()
+    };
+    let name = ["task", "background_task", "started_task"].into_iter().find(free)?;
     let margin = indentation(file, call.range().start());
     let mut edits = vec![
-        insert(call.range().start(), "task = "),
-        insert(call.range().end(), format!("\n{margin}{SET}.add(task)\n{margin}task.add_done_callback({SET}.discard)")),
+        insert(call.range().start(), format!("{name} = ")),
+        insert(
+            call.range().end(),
+            format!("\n{margin}{SET}.add({name})\n{margin}{name}.add_done_callback({SET}.discard)"),
+        ),
     ];
-    if !names.contains(SET) {
+    if !file.source.contains(SET) {
         edits.insert(0, insert(after_imports(file)?, format!("\n{SET} = set()\n")));
     }
     fix(format!("keep it in `{SET}` until it is done"), Safety::Safe, edits)

@@ -77,6 +77,14 @@ fn of_call(file: &FileContext<'_>, call: &ast::ExprCall, depth: usize) -> Option
     if makes_task(file, call) {
         return Some(Given { what: Gives::Task, always: true, frames: vec![] });
     }
+    let classes = file.classes(&Expr::Call(call.clone()));
+    // What is known to be something else needs no look into the helper.
+    let other = |class: &String| {
+        !is_coroutine(class) && !class.contains("Task") && !class.contains("Future") && !class.contains("Awaitable")
+    };
+    if !classes.is_empty() && classes.iter().all(other) {
+        return None;
+    }
     let targets = file.targets(call);
     if depth > 0 && !targets.is_empty() && targets.iter().all(|target| target.body && !target.is_async) {
         let mut all: Option<Given> = None;
@@ -95,7 +103,6 @@ fn of_call(file: &FileContext<'_>, call: &ast::ExprCall, depth: usize) -> Option
             return all;
         }
     }
-    let classes = file.classes(&Expr::Call(call.clone()));
     let coroutines = classes.iter().filter(|class| is_coroutine(class)).count();
     (coroutines > 0).then(|| Given { what: Gives::Coroutine, always: coroutines == classes.len(), frames: vec![] })
 }
