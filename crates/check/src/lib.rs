@@ -5,6 +5,7 @@
 //! the two languages that the rooms speak to each other.
 
 pub mod baseline;
+mod cache;
 mod check;
 pub mod cli;
 pub mod config;
@@ -48,9 +49,10 @@ pub fn analyse(options: &Options, progress: &dyn Progress) -> anyhow::Result<Ana
         anyhow::bail!("nothing to check: {why}");
     }
     let roots = discover::roots(options, &discovered.paths);
-    let environment = discover::environment(options, &roots);
+    let environment = discover::environment(options, &roots.imports);
     let mut notes = std::mem::take(&mut discovered.notes);
-    notes.extend(environment.note.iter().map(|text| Note { path: None, line: None, text: text.clone() }));
+    let said = environment.note.iter().cloned().chain(discover::half_installed(&environment));
+    notes.extend(said.map(|text| Note { path: None, line: None, text }));
 
     let gathered = frontend::gather(&discovered.paths, &roots, &environment, &table, options, progress)?;
     notes.extend(gathered.notes);

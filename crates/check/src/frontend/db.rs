@@ -2,6 +2,7 @@
 //!
 //! ty's own project crate is not published; this is the part of it that an analysis of a fixed set of files needs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
@@ -15,8 +16,11 @@ use ty_module_resolver::{SearchPathSettings, UseDefaultStrategy};
 use ty_python_core::ProgramFile;
 use ty_python_core::platform::PythonPlatform;
 use ty_python_core::program::{Program, ProgramSettings};
+use ty_python_core::scope::FileScopeId;
 use ty_python_semantic::lint::{LintRegistry, RuleSelection};
 use ty_python_semantic::{AnalysisSettings, PythonVersionSource, PythonVersionWithSource, default_lint_registry};
+
+use super::budget::Failure;
 
 /// What the queries of this crate ask of the database, besides ty's.
 #[salsa::db]
@@ -24,7 +28,7 @@ pub trait AnalyserDb: ty_python_semantic::Db {
     /// Search paths, version, platform.
     fn program_settings(&self) -> &ProgramSettings;
 
-    /// Every folder that imports begin in.
+    /// Every folder that gives modules their names.
     fn import_roots(&self) -> &[SystemPathBuf];
 }
 
@@ -46,12 +50,16 @@ pub struct Db {
     settings: Arc<ProgramSettings>,
     paths: Arc<Mutex<FxHashMap<File, Arc<str>>>>,
     import_roots: Arc<[SystemPathBuf]>,
+    given_up: Arc<Mutex<FxHashMap<(File, FileScopeId), Failure>>>,
+    some_given_up: Arc<AtomicBool>,
 }
 
 impl Db {
-    /// `roots`: where the project's own imports begin. `site_packages`: where the installed ones are.
+    /// `roots`: where the project's own imports begin, `names` those that give modules their names. `site_packages`:
+    /// where the installed ones are.
     pub fn new(
         roots: Vec<SystemPathBuf>,
+        names: Vec<SystemPathBuf>,
         site_packages: Vec<SystemPathBuf>,
         version: PythonVersion,
     ) -> anyhow::Result<Self> {
@@ -68,7 +76,9 @@ impl Db {
             rules: Arc::new(RuleSelection::from_registry(default_lint_registry())),
             analysis: Arc::new(AnalysisSettings::default()),
             paths: Arc::default(),
-            import_roots: roots.iter().chain(&site_packages).cloned().collect(),
+            given_up: Arc::default(),
+            some_given_up: Arc::default(),
+            import_roots: names.iter().chain(&site_packages).cloned().collect(),
         };
         let paths =
             SearchPathSettings { src_roots: roots, site_packages_paths: site_packages, ..SearchPathSettings::empty() };
@@ -88,6 +98,26 @@ impl Db {
     pub fn path(&self, file: File) -> Arc<str> {
         let mut paths = self.paths.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         paths.entry(file).or_insert_with(|| Arc::from(file.path(self).as_str())).clone()
+    }
+
+    /// Remembers that the types of a scope cannot be had.
+    pub(super) fn give_up(&self, file: File, scope: FileScopeId, why: Failure) {
+        self.given_up.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert((file, scope), why);
+        self.some_given_up.store(true, Ordering::Release);
+    }
+
+    /// Whether they cannot.
+    pub(super) fn is_given_up(&self, file: File, scope: impl FnOnce() -> Option<FileScopeId>) -> bool {
+        self.some_given_up.load(Ordering::Acquire)
+            && scope().is_some_and(|scope| {
+                self.given_up.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains_key(&(file, scope))
+            })
+    }
+
+    /// Everything that was given up.
+    pub(super) fn all_given_up(&self) -> Vec<(File, FileScopeId, Failure)> {
+        let given_up = self.given_up.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        given_up.iter().map(|((file, scope), why)| (*file, *scope, why.clone())).collect()
     }
 
     /// The one program of this database.

@@ -83,11 +83,22 @@ fn is_skipped(path: &Path) -> bool {
     SKIPPED.contains(&name) || (path.is_dir() && path.join("pyvenv.cfg").exists())
 }
 
+/// Where the project's imports begin.
+#[derive(Debug, Default)]
+pub struct Roots {
+    /// Where modules are looked for.
+    pub imports: Vec<PathBuf>,
+    /// Those that give modules their names. A folder of scripts is none: its modules import each other by their bare
+    /// names, and are known by their place in the project.
+    pub names: Vec<PathBuf>,
+}
+
 /// Where the project's imports begin, most specific first: what has a `pyproject.toml` (or its `src`) above its
 /// packages, then the paths themselves, then the folders of what is in no package.
-pub fn roots(options: &Options, files: &[PathBuf]) -> Vec<PathBuf> {
+pub fn roots(options: &Options, files: &[PathBuf]) -> Roots {
     if !options.roots.is_empty() {
-        return options.roots.iter().filter_map(|root| std::fs::canonicalize(root).ok()).collect();
+        let roots: Vec<_> = options.roots.iter().filter_map(|root| std::fs::canonicalize(root).ok()).collect();
+        return Roots { imports: roots.clone(), names: roots };
     }
     let mut specific = BTreeSet::new();
     let mut others = BTreeSet::new();
@@ -112,12 +123,15 @@ pub fn roots(options: &Options, files: &[PathBuf]) -> Vec<PathBuf> {
     let mut others: Vec<_> = others.into_iter().collect();
     others.sort_by_key(|path| path.components().count());
     // Of nested ones the inner comes first, so that a module has the name it is imported by.
-    for root in specific.into_iter().rev().chain(given).chain(others) {
+    let take = |roots: &mut Vec<PathBuf>, root: PathBuf| {
         if !roots.contains(&root) && roots.len() < ROOTS {
             roots.push(root);
         }
-    }
-    roots
+    };
+    specific.into_iter().rev().chain(given).for_each(|root| take(&mut roots, root));
+    let names = roots.clone();
+    others.into_iter().for_each(|root| take(&mut roots, root));
+    Roots { imports: roots, names }
 }
 
 fn is_project(folder: &Path) -> bool {
@@ -207,4 +221,30 @@ fn beside(project: &Path, roots: &[PathBuf], system: &OsSystem) -> Result<Python
     Err(broken.unwrap_or_else(|| {
         "no virtual environment was found (activate one, or name it with --python or --site-packages)".to_owned()
     }))
+}
+
+/// Distributions of which the metadata are there and the modules are not: an installation that was interrupted.
+pub fn half_installed(environment: &Environment) -> Vec<String> {
+    let mut found = vec![];
+    for folder in &environment.site_packages {
+        for entry in std::fs::read_dir(folder.as_std_path()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".dist-info")) else { continue };
+            let modules = std::fs::read_to_string(entry.path().join("top_level.txt")).unwrap_or_default();
+            let is_there = |module: &str| {
+                folder.join(module).as_std_path().exists()
+                    || std::fs::read_dir(folder.as_std_path()).into_iter().flatten().flatten().any(|file| {
+                        let file = file.file_name();
+                        let file = file.to_str().unwrap_or_default();
+                        file.strip_prefix(module).is_some_and(|rest| rest.starts_with('.'))
+                    })
+            };
+            let modules: Vec<_> = modules.lines().filter(|module| !module.is_empty()).collect();
+            if !modules.is_empty() && !modules.iter().any(|module| is_there(module)) {
+                found.push(format!("{name} is only half installed: {} is not there", modules[0]));
+            }
+        }
+    }
+    found.sort();
+    found
 }

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::resolve::Resolver;
 use super::{classes, names};
-use crate::facts::{Class, FileFacts, FnKey, Method};
+use crate::facts::{Class, FnKey, Method};
 
 /// The facts of a class.
 pub(super) fn class(resolver: &Resolver<'_>, name: &str, node: &ast::StmtClassDef) -> Class {
@@ -65,10 +65,10 @@ pub(super) struct Methods {
 }
 
 impl Methods {
-    pub(super) fn new(files: &[FileFacts]) -> Self {
+    pub(super) fn new<'c>(classes: impl Iterator<Item = &'c Class>) -> Self {
         let mut this =
             Self { by_name: FxHashMap::default(), bases: FxHashMap::default(), protocols: FxHashMap::default() };
-        for class in files.iter().flat_map(|file| &file.classes) {
+        for class in classes {
             this.bases.insert(class.qual.clone(), class.bases.clone());
             if class.protocol {
                 let names = class.methods.iter().map(|method| method.name.clone()).collect();

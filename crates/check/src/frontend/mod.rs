@@ -1,5 +1,6 @@
 //! From files to facts: the one room that knows ty's type inference.
 
+mod budget;
 mod classes;
 pub mod db;
 pub mod discover;

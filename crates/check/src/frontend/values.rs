@@ -18,9 +18,9 @@ use ty_python_semantic::types::ide_support::{definitions_for_attribute, definiti
 use ty_python_semantic::types::{Type, TypeDefinition};
 use ty_python_semantic::{HasType, ImportAliasResolution, SemanticModel};
 
-use super::classes;
 use super::db::Db;
 use super::names;
+use super::{budget, classes};
 use crate::facts::Certainty;
 
 /// How many definitions are followed in a row.
@@ -141,13 +141,13 @@ impl<'db> Engine<'db> {
     /// Where a name or an attribute is bound, as far as ty can tell.
     pub(super) fn definitions(&self, model: &SemanticModel<'db>, expression: &Expr) -> Vec<Definition<'db>> {
         let resolved = match expression {
-            Expr::Name(name) => {
+            Expr::Name(name) => self.ask(model, expression, || {
                 definitions_for_name(model, name.id.as_str(), name.into(), ImportAliasResolution::ResolveAliases)
-            }
-            Expr::Attribute(attribute) => definitions_for_attribute(model, attribute),
-            _ => vec![],
+            }),
+            Expr::Attribute(attribute) => self.ask(model, expression, || definitions_for_attribute(model, attribute)),
+            _ => None,
         };
-        resolved.into_iter().filter_map(|resolved| resolved.definition()).collect()
+        resolved.into_iter().flatten().filter_map(|resolved| resolved.definition()).collect()
     }
 
     pub(super) fn evaluate(&self, model: &SemanticModel<'db>, expression: &Expr, depth: u8) -> Values<'db> {
@@ -179,8 +179,8 @@ impl<'db> Engine<'db> {
             return typed;
         }
         let own = match expression {
-            Expr::Name(name) => self.name(model, name, depth),
-            Expr::Attribute(attribute) => self.attribute(model, attribute, depth),
+            Expr::Name(_) => self.name(model, expression, depth),
+            Expr::Attribute(attribute) => self.attribute(model, expression, attribute, depth),
             Expr::Call(call) => self.result(model, call, depth),
             Expr::Await(awaited) => self.awaited(model, &awaited.value, depth),
             Expr::BoolOp(operation) => {
@@ -203,10 +203,29 @@ impl<'db> Engine<'db> {
         }
     }
 
+    /// Asks ty about an expression. What it has no answer for in time is given up, with all of its scope.
+    fn ask<T>(&self, model: &SemanticModel<'db>, expression: &Expr, question: impl Fn() -> T) -> Option<T> {
+        let scope = || model.scope(ast::AnyNodeRef::from(expression));
+        if self.db.is_given_up(model.file(), scope) {
+            return None;
+        }
+        match budget::ask(question) {
+            Ok(answer) => Some(answer),
+            Err(why) => {
+                if let Some(scope) = scope() {
+                    self.db.give_up(model.file(), scope, why);
+                }
+                None
+            }
+        }
+    }
+
     /// ty's own answer, and whether it leaves room for more.
     fn typed(&self, model: &SemanticModel<'db>, expression: &Expr) -> (Values<'db>, bool) {
         let mut values = Values::default();
-        let Some(kind) = expression.inferred_type(model) else { return (values, true) };
+        let Some(Some(kind)) = self.ask(model, expression, || expression.inferred_type(model)) else {
+            return (values, true);
+        };
         self.decompose(model, kind, &mut values);
         let open = matches!(kind, Type::Union(union) if union.elements(self.db).iter().any(|element| {
             matches!(element, Type::Dynamic(_))
@@ -303,24 +322,24 @@ impl<'db> Engine<'db> {
         })
     }
 
-    fn name(&self, model: &SemanticModel<'db>, name: &ast::ExprName, depth: u8) -> Values<'db> {
+    fn name(&self, model: &SemanticModel<'db>, expression: &Expr, depth: u8) -> Values<'db> {
         let mut values = Values::default();
-        for resolved in
-            definitions_for_name(model, name.id.as_str(), name.into(), ImportAliasResolution::ResolveAliases)
-        {
-            if let Some(definition) = resolved.definition() {
-                values.extend(self.bound_to(definition, depth - 1));
-            }
+        for definition in self.definitions(model, expression) {
+            values.extend(self.bound_to(definition, depth - 1));
         }
         values
     }
 
-    fn attribute(&self, model: &SemanticModel<'db>, attribute: &ast::ExprAttribute, depth: u8) -> Values<'db> {
+    fn attribute(
+        &self,
+        model: &SemanticModel<'db>,
+        expression: &Expr,
+        attribute: &ast::ExprAttribute,
+        depth: u8,
+    ) -> Values<'db> {
         let mut values = Values::default();
-        for resolved in definitions_for_attribute(model, attribute) {
-            if let Some(definition) = resolved.definition() {
-                values.extend(self.attribute_value(definition, depth - 1));
-            }
+        for definition in self.definitions(model, expression) {
+            values.extend(self.attribute_value(definition, depth - 1));
         }
         if !values.is_empty() || depth <= 1 {
             return values;

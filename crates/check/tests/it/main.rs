@@ -1,5 +1,6 @@
 //! The tests of the analyser, one binary: what it stands on is linked once.
 
+mod bad_input;
 mod cli;
 mod facts;
 mod fixes;
