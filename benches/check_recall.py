@@ -91,9 +91,9 @@ def ours(program: str, folder: Path) -> list[Found]:
     report = json.loads(output(program, "--all", "--pedantic", "--format", "json", "--no-cache", ".", cwd=folder))
     return [
         Found(
-            one["rule"],
-            tuple((place["path"], place["line"]) for place in [one, *one.get("frames", [])]),
-            one.get("level") == "pedantic",
+            one["code"],
+            tuple((place["path"], place["line"]) for place in [one, *one["chain"]]),
+            one["level"] == "pedantic",
         )
         for one in report["findings"]
     ]
