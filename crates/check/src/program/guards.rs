@@ -32,9 +32,12 @@ pub(super) fn loop_tests(program: &Program) -> FxHashSet<String> {
 }
 
 /// What waits, by the end of its name; what says beforehand that there is nothing to wait for; and whether by its truth.
-const ALREADY: [(&str, &str, bool); 6] = [
+const ALREADY: [(&str, &str, bool); 8] = [
     ("Future.result", "Future.done", true),
     ("Future.exception", "Future.done", true),
+    // Nobody asks this of a future that is not over.
+    ("Future.result", "Future.cancelled", false),
+    ("Future.exception", "Future.cancelled", false),
     ("Queue.get", "Queue.empty", false),
     ("Queue.put", "Queue.full", false),
     ("Thread.join", "Thread.is_alive", false),
@@ -43,6 +46,12 @@ const ALREADY: [(&str, &str, bool); 6] = [
 
 /// Whether a site runs only when what it would wait for is there already.
 pub(super) fn already(site: &Site, qual: &str) -> bool {
+    // Code for futures of both kinds: those of asyncio raise where they are not over, so it asks when they are.
+    let is_asyncio = |other: &str| other.starts_with("asyncio.") || other.starts_with("_asyncio.");
+    let for_both = site.targets.iter().any(|target| is_asyncio(&target.qual) && target.qual.contains(".Future."));
+    if for_both && qual.starts_with("concurrent.futures.") {
+        return true;
+    }
     site.guards.iter().any(|guard| match guard {
         Guard::When { qual: asked, truth } => {
             ALREADY.iter().any(|(waits, asks, when)| qual.ends_with(waits) && asked.ends_with(asks) && truth == when)
