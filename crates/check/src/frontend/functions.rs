@@ -183,6 +183,47 @@ const HANDS_OVER: &[&str] = &[
     "start_soon",
 ];
 
+/// Methods that the loop calls on a protocol.
+const PROTOCOL: &[&str] = &[
+    "buffer_updated",
+    "connection_lost",
+    "connection_made",
+    "data_received",
+    "datagram_received",
+    "eof_received",
+    "error_received",
+    "pipe_connection_lost",
+    "pipe_data_received",
+    "process_exited",
+];
+
+/// Decorators that register nothing.
+const PLAIN: &[&str] = &[
+    "abstractmethod",
+    "cached_property",
+    "classmethod",
+    "contextmanager",
+    "deleter",
+    "overload",
+    "override",
+    "property",
+    "setter",
+    "staticmethod",
+];
+
+/// Whether a plain function may be called without being named: by the loop, or by whoever its decorators give it to.
+pub(super) fn is_called_by_others(node: &ast::StmtFunctionDef) -> bool {
+    let registers = |decorator: &ast::Decorator| {
+        let name = match &decorator.expression {
+            Expr::Name(name) => name.id.as_str(),
+            Expr::Attribute(attribute) => attribute.attr.as_str(),
+            _ => "",
+        };
+        !PLAIN.contains(&name)
+    };
+    PROTOCOL.contains(&node.name.as_str()) || node.decorator_list.iter().any(registers)
+}
+
 /// Whether the source of a function has a call that may hand something to the loop, by name alone.
 pub(super) fn hands_over(body: &[Stmt]) -> bool {
     struct Hands(bool);

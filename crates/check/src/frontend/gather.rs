@@ -266,6 +266,7 @@ impl<'t> Worklist<'t> {
         let depth = self.depths.get(&function.key).copied().unwrap_or_default();
         let mut found: Vec<(FnKey, bool)> = vec![];
         for target in targets(function) {
+            found.extend(self.methods.others(&target.qual).into_iter().map(|key| (key, target.is_async)));
             let Some(key) = &target.key else { continue };
             // What the table tells needs no look at the source.
             if self.table.blocks(&target.qual).is_some() || self.table.offloads(&target.qual).is_some() {
@@ -278,7 +279,6 @@ impl<'t> Worklist<'t> {
             if target.body {
                 found.push((key.clone(), target.is_async));
             }
-            found.extend(self.methods.others(&target.qual).into_iter().map(|key| (key, target.is_async)));
         }
         found.retain(|(key, is_async)| {
             let ours = self.files.get(&key.path).is_some_and(|file| file.facts.project);
@@ -383,7 +383,9 @@ fn project_file(db: &Db, path: &Arc<str>) -> Read {
     let index = Index::new(parsed.suite());
     facts.classes = index.classes.iter().map(|(name, class)| methods::class(&resolver, name, class)).collect();
     let wanted = |entry: &functions::Entry<'_>| match entry.node {
-        Node::Function(node) => node.is_async || functions::hands_over(&node.body),
+        Node::Function(node) => {
+            node.is_async || functions::hands_over(&node.body) || functions::is_called_by_others(node)
+        }
         Node::Module(body) => functions::hands_over(body),
         Node::Lambda(_) => false,
     };
