@@ -14,7 +14,7 @@ use salsa::{CancellationToken, Database};
 use super::db::Db;
 
 /// For one scope.
-const SCOPE: Duration = Duration::from_millis(1000);
+const SCOPE: Duration = Duration::from_millis(2000);
 /// For all of one file.
 const FILE: Duration = Duration::from_millis(4500);
 /// How often the watch looks.

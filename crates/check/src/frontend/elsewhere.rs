@@ -1,5 +1,7 @@
 //! Functions of other files, shown to rules that follow helpers.
 
+use std::cell::Cell;
+
 use ruff_db::files::system_path_to_file;
 use ruff_db::parsed::parsed_module;
 use ruff_db::source::source_text;
@@ -12,9 +14,36 @@ use super::resolve::Resolver;
 use crate::context::FileContext;
 use crate::facts::FnKey;
 
+/// Helpers of helpers are shown so deep: functions that call each other would never end.
+const DEPTH: u8 = 12;
+
+thread_local! {
+    static SHOWN: Cell<u8> = const { Cell::new(0) };
+}
+
+/// One level deeper, as long as it lives.
+struct Shown;
+
+impl Shown {
+    fn deeper() -> Option<Self> {
+        let depth = SHOWN.get();
+        (depth < DEPTH).then(|| {
+            SHOWN.set(depth + 1);
+            Self
+        })
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        SHOWN.set(SHOWN.get() - 1);
+    }
+}
+
 impl Resolver<'_> {
     /// Shows the function of a key to `look`, with the file that it stands in; does nothing where there is no source.
     pub fn with_function(&self, key: &FnKey, look: &mut dyn FnMut(&FileContext<'_>, &ast::StmtFunctionDef)) {
+        let Some(_shown) = Shown::deeper() else { return };
         let db = self.engine.db;
         let Ok(file) = system_path_to_file(db, SystemPath::new(&*key.path)) else { return };
         let parsed = parsed_module(db, db.program().program_file(db, file).python_file(db)).load(db);
