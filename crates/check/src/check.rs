@@ -93,6 +93,12 @@ pub(crate) fn clean(input: &Input) -> anyhow::Result<u8> {
     let config = input.configuration(&directory, &known_rules())?;
     let cache = input.cache(&config, &directory);
     let shown = relative(&cache.to_string_lossy(), &directory);
+    // A folder that was named by mistake is not removed: what the cache writes into its own tells it.
+    let ours = cache.ends_with(".loopwright_cache")
+        || std::fs::read_to_string(cache.join(".gitignore")).is_ok_and(|ignored| ignored == "*\n");
+    if cache.exists() && !ours {
+        anyhow::bail!("{shown} does not look like a cache of this program; nothing was removed");
+    }
     match std::fs::remove_dir_all(&cache) {
         Ok(()) => writeln!(io::stdout(), "Removed {shown}.")?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => writeln!(io::stdout(), "There is no {shown}.")?,

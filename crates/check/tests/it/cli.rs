@@ -197,6 +197,9 @@ fn clean_removes_the_cache() {
     assert_eq!(project.run(&["clean"]).out(), "Removed .loopwright_cache.\n");
     assert!(!project.0.join(".loopwright_cache").exists());
     assert_eq!(project.run(&["clean"]).out(), "There is no .loopwright_cache.\n");
+    project.file("precious/a.py", "x = 1\n");
+    assert_eq!(project.run(&["clean", "--cache-dir", "precious"]).code(), 2);
+    assert_eq!(project.text("precious/a.py"), "x = 1\n");
 }
 
 #[test]
