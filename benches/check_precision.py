@@ -74,7 +74,7 @@ def relative(path: str, folder: Path) -> str:
 
 
 def place(project: str, finding: Finding) -> tuple[str, str, str, str]:
-    return (project, finding["path"], str(finding["line"]), finding["code"])
+    return (project, finding["path"], str(finding["line"]), finding["rule"])
 
 
 def drawn(population: list[tuple[str, Finding]], round_: int) -> list[tuple[str, Finding]]:
@@ -102,7 +102,7 @@ def worksheet(sample: list[tuple[str, Finding]], population: int, round_: int) -
         tags = ", ".join([finding["level"], *finding.get("tags", [])])
         parts.append(f"### {number}. `{project}` `{finding['path']}:{finding['line']}` {finding['code']} ({tags})\n")
         parts.append(f"{finding['message']}; {finding['why'] or 'about this one place'}\n")
-        frames = finding["chain"] or [{"path": finding["path"], "line": finding["line"], "function": ""}]
+        frames = finding["frames"] or [{"path": finding["path"], "line": finding["line"], "function": ""}]
         parts += [quoted(frame, finding["folder"]) for frame in frames]
         parts.append("- true:\n- worth fixing:\n- why:\n")
     return "\n".join(parts)

@@ -91,8 +91,8 @@ def ours(program: str, folder: Path) -> list[Found]:
     report = json.loads(output(program, "--all", "--pedantic", "--format", "json", "--no-cache", ".", cwd=folder))
     return [
         Found(
-            one["code"],
-            tuple((place["path"], place["line"]) for place in [one, *one["chain"]]),
+            one["rule"],
+            tuple((place["path"], place["line"]) for place in [one, *one["frames"]]),
             one["level"] == "pedantic",
         )
         for one in report["findings"]
