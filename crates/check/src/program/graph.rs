@@ -492,10 +492,15 @@ impl Linker<'_> {
             let function = self.program.by_id(*decorated);
             if function.is_async {
                 node.awaits.push(self.edge(&at, *decorated, false));
-            } else if !function.is_generator {
+            } else if !function.is_generator && !self.is_awaited(steps) {
                 node.edges.push(self.edge(&at, *decorated, false));
             }
         }
+    }
+
+    /// Whether the last of these steps is an `await f()`: a decorator that has two wrappers means coroutines there.
+    fn is_awaited(&self, steps: &[(u32, usize)]) -> bool {
+        steps.last().is_some_and(|(id, index)| self.program.by_id(*id).sites[*index].awaited)
     }
 
     fn edge(&self, at: &At<'_>, to: u32, once: bool) -> Edge {
