@@ -61,10 +61,13 @@ fn swallowing_handler(
     if awaits_what_it_cancelled(file, scope, &node.body) || asks_whose_cancel(scope.body) {
         return None;
     }
-    if cleans_up(around) || hands_it_on(handler) || decides_by_kind(file, handler, how) {
+    if cleans_up(around) || decides_by_kind(file, handler, how) {
         return None;
     }
     let place = Swallowing { body: &node.body, around, how, out, handler: &handler.body, end: node.range.end() };
+    if hands_it_on(handler, goes_round(&place)) {
+        return None;
+    }
     let named = match (&handler.type_, how) {
         (None, _) => "`except:`".to_owned(),
         (Some(class), _) => format!("`except {}`", file.text(class.range())),
@@ -273,7 +276,7 @@ fn awaits_what_it_cancelled(file: &FileContext<'_>, scope: &Scope<'_>, body: &[S
 }
 
 /// The exception is given to somebody: `future.set_exception(error)`, `self.error = error`, `queue.put_nowait(error)`.
-fn hands_it_on(handler: &ast::ExceptHandlerExceptHandler) -> bool {
+fn hands_it_on(handler: &ast::ExceptHandlerExceptHandler, goes_round: bool) -> bool {
     let cancels = {
         let mut found = false;
         walk_nested(&handler.body, &mut |node, _| {
@@ -290,6 +293,10 @@ fn hands_it_on(handler: &ast::ExceptHandlerExceptHandler) -> bool {
             Some(Node::Stmt(Stmt::Assign(_) | Stmt::AnnAssign(_) | Stmt::Return(_) | Stmt::Raise(_))) => true,
             Some(Node::Expr(Expr::Tuple(_) | Expr::List(_) | Expr::Dict(_) | Expr::Await(_) | Expr::Yield(_))) => true,
             Some(Node::Expr(Expr::Call(call))) => {
+                if goes_round {
+                    // A loop that goes on has only told somebody.
+                    return matches!(last_name(&call.func), Some("append" | "add" | "put" | "put_nowait"));
+                }
                 let told = dotted(&call.func).unwrap_or_default().to_lowercase();
                 !(told.contains("log")
                     || matches!(told.as_str(), "print" | "str" | "repr" | "type" | "isinstance" | "format"))

@@ -54,10 +54,11 @@ fn local_set(file: &FileContext<'_>, scope: &Scope<'_>, statement: &Stmt) -> Opt
     }
     let added = uses.iter().find_map(|one| added_task(file, scope, one))?;
     let message = format!("`{}` keeps its tasks only until this function returns: then they may vanish", name.id);
-    let mut finding = file.finding(META.code, Level::Certain, statement.range(), &scope.name, message);
-    let line = file.span(added.range()).line;
-    finding.why =
-        Some(format!("the task of line {line} is awaited by nobody, and the loop keeps only a weak reference to it"));
+    let mut finding = file.finding(META.code, Level::Certain, added.range(), &scope.name, message);
+    let line = file.span(statement.range()).line;
+    finding.why = Some(format!(
+        "nobody awaits it, the loop keeps only a weak reference to it, and the collection of line {line} is a local"
+    ));
     finding.help = Some(
         "make it an attribute or a global that lives as long as the tasks, or wait for them before the function returns"
             .to_owned(),
@@ -85,6 +86,9 @@ fn is_empty_container(file: &FileContext<'_>, value: &Expr) -> bool {
 
 /// Puts something in or takes it out, and nothing else.
 fn is_upkeep(one: &Use<'_>) -> bool {
+    if matches!(one.parent(), Some(Expr::Call(call)) if super::support::name_of(&call.func) == Some("len")) {
+        return true;
+    }
     matches!(one.attribute(), Some("add" | "append" | "discard" | "remove" | "pop" | "clear")) && {
         // `x = tasks.pop()` reads it.
         let read = one.method_call().is_some() && one.attribute() == Some("pop");
@@ -92,14 +96,14 @@ fn is_upkeep(one: &Use<'_>) -> bool {
     }
 }
 
-/// The task that a use puts in.
-fn added_task<'a>(file: &FileContext<'_>, scope: &Scope<'_>, one: &Use<'a>) -> Option<&'a ast::ExprCall> {
+/// The task that a use puts in: the call that makes it.
+fn added_task<'a>(file: &FileContext<'_>, scope: &Scope<'a>, one: &Use<'a>) -> Option<&'a ast::ExprCall> {
     let call = one.method_call()?;
     if !matches!(one.attribute(), Some("add" | "append")) {
         return None;
     }
-    let made = match call.arguments.args.first()? {
-        Expr::Call(made) => given(file, made).is_some_and(|given| given.what == Gives::Task),
+    match call.arguments.args.first()? {
+        Expr::Call(made) => given(file, made).is_some_and(|given| given.what == Gives::Task).then_some(made),
         value @ Expr::Name(name) => {
             // Whoever else has the task may keep it.
             let elsewhere = reads(scope.body, &name.id).iter().any(|other| {
@@ -107,26 +111,24 @@ fn added_task<'a>(file: &FileContext<'_>, scope: &Scope<'_>, one: &Use<'a>) -> O
                 let here = call.arguments.args.iter().any(|argument| argument.range() == other.node.range);
                 !own && !here
             });
-            !elsewhere && (is_future(file, value) && made_here(file, scope, &name.id))
+            if elsewhere || !is_future(file, value) { None } else { made_here(file, scope, &name.id) }
         }
-        _ => false,
-    };
-    made.then_some(call)
+        _ => None,
+    }
 }
 
-/// The name's only value is a task that this function makes.
-fn made_here(file: &FileContext<'_>, scope: &Scope<'_>, name: &str) -> bool {
-    let mut made = true;
-    let mut count = 0;
+/// The call that makes the task, where that is the name's only value.
+fn made_here<'a>(file: &FileContext<'_>, scope: &Scope<'a>, name: &str) -> Option<&'a ast::ExprCall> {
+    let mut values = vec![];
     walk(scope.body, &mut |node, _| {
         if let Node::Stmt(statement) = node
             && let Some((Expr::Name(target), value)) = simple_assignment(statement)
             && target.id == name
         {
-            count += 1;
-            made &=
-                matches!(value, Expr::Call(call) if given(file, call).is_some_and(|given| given.what == Gives::Task));
+            values.push(value);
         }
     });
-    made && count == 1 && bindings(scope.body, name).len() == 1
+    let [Expr::Call(call)] = values[..] else { return None };
+    let made = given(file, call).is_some_and(|given| given.what == Gives::Task);
+    (made && bindings(scope.body, name).len() == 1).then_some(call)
 }

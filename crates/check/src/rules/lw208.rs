@@ -133,14 +133,18 @@ fn asks(body: &[Stmt], task: Option<&Expr>, question: &str) -> bool {
     found
 }
 
-/// A `try` around it catches what it raises.
+/// A `try` or a `suppress` around it catches what it raises.
 fn is_caught(file: &FileContext<'_>, around: &[Node<'_>]) -> bool {
+    let catches =
+        |class: &Expr| class_catches(file, class).is_some() || file.text(class.range()).contains("InvalidStateError");
     around.iter().any(|node| match node {
         Node::Stmt(Stmt::Try(node)) => node.handlers.iter().any(|handler| {
             let ast::ExceptHandler::ExceptHandler(handler) = handler;
-            handler.type_.as_deref().is_none_or(|class| {
-                class_catches(file, class).is_some() || file.text(class.range()).contains("InvalidStateError")
-            })
+            handler.type_.as_deref().is_none_or(catches)
+        }),
+        Node::Stmt(Stmt::With(node)) => node.items.iter().any(|item| match &item.context_expr {
+            Expr::Call(call) => last_name(&call.func) == Some("suppress") && call.arguments.args.iter().any(catches),
+            _ => false,
         }),
         _ => false,
     })

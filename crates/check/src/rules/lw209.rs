@@ -77,6 +77,14 @@ fn tasks_of<'a>(group: &str, body: &'a [Stmt]) -> Vec<&'a str> {
             found.push(name.id.as_str());
         }
     });
+    walk(body, &mut |node, _| {
+        if let Node::Stmt(Stmt::For(node)) = node
+            && let (Some(one), Some(all)) = (name_of(&node.target), name_of(&node.iter))
+            && found.contains(&all)
+        {
+            found.push(one);
+        }
+    });
     found
 }
 
@@ -130,8 +138,11 @@ fn has_other_calls(statement: &Stmt, group: &str) -> bool {
     walk(std::slice::from_ref(statement), &mut |node, around| {
         if let Node::Expr(value @ Expr::Call(call)) = node {
             let awaited = around.iter().any(|node| matches!(node, Node::Expr(Expr::Await(_))));
-            let logs = super::support::dotted(&call.func).is_some_and(|name| name == "print" || name.contains("log"));
-            found |= !awaited && !logs && !is_made_by(group, value);
+            let harmless = super::support::dotted(&call.func).is_some_and(|name| {
+                name == "print" || name.contains("log") || name.ends_with(".append") || name.ends_with(".add")
+            });
+            let sent = around.iter().any(|node| matches!(node, Node::Expr(one) if is_made_by(group, one)));
+            found |= !awaited && !harmless && !sent && !is_made_by(group, value);
         }
     });
     found

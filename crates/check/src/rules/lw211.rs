@@ -81,6 +81,9 @@ fn commits(file: &FileContext<'_>, scope: &Scope<'_>, body: &[Stmt], place: &str
     );
     finding.help = Some("roll back here, and commit as the last step of the `try`".to_owned());
     finding.frames = frames;
+    if finding.frames.is_empty() && file.targets(call).is_empty() {
+        finding.level = Level::Pedantic;
+    }
     Some(finding)
 }
 
@@ -90,7 +93,9 @@ fn commit(file: &FileContext<'_>, call: &ast::ExprCall, depth: usize) -> Option<
     let targets = file.targets(call);
     if last_name(&call.func) == Some("commit") {
         let known = match &*call.func {
-            Expr::Attribute(method) => !targets.is_empty() && can_roll_back(file, method),
+            // Of what class it is nobody says: that may be a consumer's offsets.
+            Expr::Attribute(_) if targets.is_empty() => depth == DEPTH,
+            Expr::Attribute(method) => can_roll_back(file, method),
             _ => !targets.is_empty(),
         };
         return known.then(Vec::new);

@@ -74,6 +74,9 @@ fn of_call(file: &FileContext<'_>, call: &ast::ExprCall, depth: usize) -> Option
     if file.makes_coroutine(call) {
         return Some(Given { what: Gives::Coroutine, always: true, frames: vec![] });
     }
+    if is_wrapped_coroutine(file, call) {
+        return Some(Given { what: Gives::Coroutine, always: true, frames: vec![] });
+    }
     if makes_task(file, call) {
         return Some(Given { what: Gives::Task, always: true, frames: vec![] });
     }
@@ -107,6 +110,57 @@ fn of_call(file: &FileContext<'_>, call: &ast::ExprCall, depth: usize) -> Option
     (coroutines > 0).then(|| Given { what: Gives::Coroutine, always: coroutines == classes.len(), frames: vec![] })
 }
 
+/// A decorated `async def` whose decorators hand on what it returns: `def inner(*args): return function(*args)`.
+fn is_wrapped_coroutine(file: &FileContext<'_>, call: &ast::ExprCall) -> bool {
+    let targets = file.targets(call);
+    let [target] = &targets[..] else { return false };
+    let (true, Some(key)) = (target.is_async, &target.key) else { return false };
+    let mut found = false;
+    file.resolver.with_function(key, &mut |file, function| {
+        found = function.is_async
+            && !function.decorator_list.is_empty()
+            && function.decorator_list.iter().all(|decorator| hands_on(file, &decorator.expression))
+            && !yields(&function.body);
+    });
+    found
+}
+
+/// A decorator of the project that returns a function which returns what the decorated one gives, and nothing else.
+fn hands_on(file: &FileContext<'_>, decorator: &Expr) -> bool {
+    let targets = file.resolver.reference_targets(decorator);
+    let [target] = &targets[..] else { return false };
+    let Some(key) = &target.key else { return false };
+    let mut found = false;
+    file.resolver.with_function(key, &mut |_, function| {
+        let Some(given) = function.parameters.iter().next() else { return };
+        let [.., Stmt::Return(last)] = &function.body[..] else { return };
+        let returned = last.value.as_deref().and_then(super::name_of);
+        found = function.body.iter().any(|statement| match statement {
+            Stmt::FunctionDef(inner) if Some(inner.name.as_str()) == returned => {
+                let mut calls = vec![];
+                walk(&inner.body, &mut |node, _| {
+                    if let Node::Stmt(Stmt::Return(node)) = node {
+                        calls.push(node.value.as_deref());
+                    }
+                });
+                let own = |value: &Option<&Expr>| {
+                    matches!(value, Some(Expr::Call(call)) if super::name_of(&call.func) == Some(given.name().as_str()))
+                };
+                let plain = !ends(&inner.body).falls && !calls.is_empty() && calls.iter().all(own);
+                (inner.is_async || plain) && !yields(&inner.body)
+            }
+            _ => false,
+        });
+    });
+    found
+}
+
+fn yields(body: &[Stmt]) -> bool {
+    let mut found = false;
+    walk(body, &mut |node, _| found |= matches!(node, Node::Expr(Expr::Yield(_) | Expr::YieldFrom(_))));
+    found
+}
+
 /// What a helper returns.
 fn of_helper(file: &FileContext<'_>, function: &ast::StmtFunctionDef, qual: &str, depth: usize) -> Option<Given> {
     let plain = function.decorator_list.iter().all(|decorator| {
@@ -116,13 +170,12 @@ fn of_helper(file: &FileContext<'_>, function: &ast::StmtFunctionDef, qual: &str
         return None;
     }
     let mut returned = vec![];
-    let mut generator = false;
-    walk(&function.body, &mut |node, _| match node {
-        Node::Stmt(Stmt::Return(node)) => returned.push(node),
-        Node::Expr(Expr::Yield(_) | Expr::YieldFrom(_)) => generator = true,
-        _ => {}
+    walk(&function.body, &mut |node, _| {
+        if let Node::Stmt(Stmt::Return(node)) = node {
+            returned.push(node);
+        }
     });
-    if generator {
+    if yields(&function.body) {
         return None;
     }
     let mut always = !ends(&function.body).falls;
