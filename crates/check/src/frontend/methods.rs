@@ -23,10 +23,18 @@ pub(super) fn class(resolver: &Resolver<'_>, name: &str, node: &ast::StmtClassDe
     Class {
         key: key(node.name.range().start().to_u32()),
         qual: resolver.in_module(name),
-        protocol: bases.iter().any(|base| base == "typing.Protocol" || base == "typing_extensions.Protocol"),
+        protocol: node.bases().iter().zip(&bases).any(|(written, base)| is_protocol(written, base)),
         bases,
         methods,
     }
+}
+
+/// `typing.Protocol`, whose own definition is a special form of another name; not asyncio's class.
+fn is_protocol(written: &Expr, base: &str) -> bool {
+    let written = names::written(classes::unsubscripted(written));
+    let named =
+        matches!(written.as_str(), "Protocol" | "typing.Protocol" | "typing_extensions.Protocol" | "t.Protocol");
+    named && !base.starts_with("asyncio.")
 }
 
 fn add_methods(body: &[Stmt], key: &dyn Fn(u32) -> FnKey, methods: &mut Vec<Method>) {
