@@ -100,7 +100,7 @@ def worksheet(sample: list[tuple[str, Finding]], population: int, round_: int) -
     ]
     for number, (project, finding) in enumerate(sample, 1):
         tags = ", ".join([finding["level"], *finding.get("tags", [])])
-        parts.append(f"### {number}. `{project}` `{finding['path']}:{finding['line']}` {finding['code']} ({tags})\n")
+        parts.append(f"### {number}. `{project}` `{finding['path']}:{finding['line']}` {finding['rule']} ({tags})\n")
         parts.append(f"{finding['message']}; {finding['why'] or 'about this one place'}\n")
         frames = finding["frames"] or [{"path": finding["path"], "line": finding["line"], "function": ""}]
         parts += [quoted(frame, finding["folder"]) for frame in frames]
