@@ -24,8 +24,9 @@ use super::{extract, methods};
 use crate::cache::{self, Cache, Entry};
 use crate::context::FileContext;
 use crate::effects::Table;
-use crate::facts::{FileFacts, FnKey, Function, Skipped, Target};
+use crate::facts::{Class, FileFacts, FnKey, Function, Skipped, Target};
 use crate::options::{Note, Options};
+use crate::program::dispatch::Classes;
 use crate::progress::Progress;
 use crate::rules;
 
@@ -91,7 +92,10 @@ pub(crate) fn gather(
         names.par_iter().with_max_len(1).map_with(handle, read).collect()
     });
 
-    let mut work = Worklist::new(table, &cache, known, read);
+    let classes: FxHashMap<String, Class> =
+        read.iter().flat_map(|read| &read.facts.classes).map(|class| (class.qual.clone(), class.clone())).collect();
+    let dispatch = Classes::new(&classes);
+    let mut work = Worklist::new(table, &cache, known, &dispatch, read);
     for _ in 0..ROUNDS {
         let wanted = work.wanted();
         if wanted.is_empty() {
@@ -176,12 +180,17 @@ struct Worklist<'t> {
     fresh: Vec<(Arc<str>, usize)>,
     /// How many calls inside dependencies lead to a function of one.
     depths: FxHashMap<FnKey, u8>,
-    methods: methods::Methods,
+    dispatch: &'t Classes<'t>,
 }
 
 impl<'t> Worklist<'t> {
-    fn new(table: &'t Table, cache: &'t Cache, entries: FxHashMap<Arc<str>, Entry>, read: Vec<Read>) -> Self {
-        let methods = methods::Methods::new(read.iter().flat_map(|read| &read.facts.classes));
+    fn new(
+        table: &'t Table,
+        cache: &'t Cache,
+        entries: FxHashMap<Arc<str>, Entry>,
+        dispatch: &'t Classes<'t>,
+        read: Vec<Read>,
+    ) -> Self {
         let mut work = Self {
             table,
             cache,
@@ -189,7 +198,7 @@ impl<'t> Worklist<'t> {
             files: FxHashMap::default(),
             fresh: vec![],
             depths: FxHashMap::default(),
-            methods,
+            dispatch,
         };
         for read in read {
             let path = read.facts.path.clone();
@@ -266,7 +275,10 @@ impl<'t> Worklist<'t> {
         let depth = self.depths.get(&function.key).copied().unwrap_or_default();
         let mut found: Vec<(FnKey, bool)> = vec![];
         for target in targets(function) {
-            found.extend(self.methods.others(&target.qual).into_iter().map(|key| (key, target.is_async)));
+            if let Some((class, method)) = target.qual.rsplit_once('.') {
+                let others = self.dispatch.others(class, method, |_| true);
+                found.extend(others.into_iter().map(|other| (other.key, target.is_async)));
+            }
             let Some(key) = &target.key else { continue };
             // What the table tells needs no look at the source.
             if self.table.blocks(&target.qual).is_some() || self.table.offloads(&target.qual).is_some() {

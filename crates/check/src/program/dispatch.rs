@@ -1,5 +1,5 @@
 //! Which bodies a method call may run beside the one that its receiver's class names: implementations of abstract
-//! methods, overrides in subclasses, classes that fit a protocol.
+//! methods, overrides in subclasses, classes that fit a protocol. The frontend asks the same to know what to read.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -12,21 +12,21 @@ const MANY: usize = 8;
 const DEEP: usize = 64;
 
 /// The classes of the project and who derives from whom.
-pub(super) struct Classes<'a> {
+pub(crate) struct Classes<'a> {
     by_name: &'a FxHashMap<String, Class>,
     below: FxHashMap<&'a str, Vec<&'a Class>>,
     by_method: FxHashMap<&'a str, Vec<&'a Class>>,
 }
 
 /// A body that a call may run, and why.
-pub(super) struct Body {
-    pub key: FnKey,
-    pub certainty: Certainty,
-    pub how: How,
+pub(crate) struct Body {
+    pub(crate) key: FnKey,
+    pub(super) certainty: Certainty,
+    pub(super) how: How,
 }
 
 impl<'a> Classes<'a> {
-    pub(super) fn new(by_name: &'a FxHashMap<String, Class>) -> Self {
+    pub(crate) fn new(by_name: &'a FxHashMap<String, Class>) -> Self {
         let mut below: FxHashMap<&str, Vec<&Class>> = FxHashMap::default();
         let mut by_method: FxHashMap<&str, Vec<&Class>> = FxHashMap::default();
         for class in by_name.values() {
@@ -50,7 +50,7 @@ impl<'a> Classes<'a> {
     }
 
     /// Other bodies that a call of `class.method` may run. Constructors are never dispatched.
-    pub(super) fn others(&self, class: &str, method: &str, ours: impl Fn(&FnKey) -> bool) -> Vec<Body> {
+    pub(crate) fn others(&self, class: &str, method: &str, ours: impl Fn(&FnKey) -> bool) -> Vec<Body> {
         if matches!(method, "__init__" | "__new__" | "__post_init__" | "__init_subclass__") {
             return vec![];
         }

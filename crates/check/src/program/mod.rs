@@ -5,7 +5,7 @@
 //! who gets there from it, `tags` in what circumstances, `roots` what blocks and through which chain, `explain` why.
 
 mod decorators;
-mod dispatch;
+pub(crate) mod dispatch;
 mod entries;
 pub mod explain;
 mod graph;
