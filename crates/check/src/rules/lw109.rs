@@ -29,7 +29,7 @@ impl Rule for PipeWaitDeadlock {
     }
 
     fn check_file(&self, file: &FileContext<'_>, found: &mut Vec<Finding>) {
-        if !file.source.contains("PIPE") {
+        if !file.source.contains(".wait(") {
             return;
         }
         let all = functions(file.body());
