@@ -122,7 +122,7 @@ def quoted(frame: Finding, folder: Path) -> str:
         f"{number:{width}}{'>' if number == frame['line'] else ' '} {lines[number - 1]}".rstrip()
         for number in range(first, last + 1)
     )
-    return f"{heading}\n\n```python\n{code}\n```\n"
+    return f"{heading}\n\n```python notest\n{code}\n```\n"
 
 
 def tally(text: str) -> str:
