@@ -14,6 +14,8 @@ use crate::options::{Note, Options};
 const SKIPPED: &[&str] = &["__pycache__", "node_modules", "site-packages", "venv", "__pypackages__"];
 /// Every import is looked for in each root.
 const ROOTS: usize = 24;
+/// So many files of a folder are looked at to know whether they import it by its name.
+const LOOKED_AT: usize = 200;
 
 /// The files to check, and what was in the way.
 #[derive(Debug, Default)]
@@ -107,7 +109,7 @@ pub fn roots(options: &Options, files: &[PathBuf]) -> Roots {
         folders.extend(file.parent().map(Path::to_owned));
     }
     for folder in &folders {
-        let top = above_packages(folder);
+        let top = above_namespace(above_packages(folder), files);
         let is_src = top.file_name().is_some_and(|name| name == "src");
         if is_src || is_project(&top) {
             specific.insert(top);
@@ -118,7 +120,7 @@ pub fn roots(options: &Options, files: &[PathBuf]) -> Roots {
     let mut roots = vec![];
     let given = options.paths.iter().filter_map(|path| std::fs::canonicalize(path).ok()).map(|path| {
         let folder = if path.is_file() { path.parent().map(Path::to_owned).unwrap_or(path) } else { path };
-        above_packages(&folder)
+        above_namespace(above_packages(&folder), files)
     });
     let mut others: Vec<_> = others.into_iter().collect();
     others.sort_by_key(|path| path.components().count());
@@ -147,6 +149,34 @@ fn above_packages(folder: &Path) -> PathBuf {
         folder = parent;
     }
     folder.to_owned()
+}
+
+/// The folder above, where the files of this one import it by its own name: then it is a package without an
+/// `__init__.py`.
+fn above_namespace(folder: PathBuf, files: &[PathBuf]) -> PathBuf {
+    let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { return folder };
+    // `from shop.prices import ...`, `import shop.prices`, `from shop import prices`, of a module that is there: a
+    // folder may have the name of one of the standard library's.
+    let is_here = |module: &str| {
+        let module: String = module.chars().take_while(|one| one.is_alphanumeric() || *one == '_').collect();
+        !module.is_empty() && (folder.join(format!("{module}.py")).exists() || folder.join(&module).is_dir())
+    };
+    let imports_it = |line: &str| {
+        let line = line.trim_start();
+        let rest = line.strip_prefix("from ").or_else(|| line.strip_prefix("import "));
+        let Some(rest) = rest.and_then(|rest| rest.trim_start().strip_prefix(name)) else { return false };
+        rest.strip_prefix('.').or_else(|| rest.strip_prefix(" import ")).is_some_and(|rest| is_here(rest.trim_start()))
+    };
+    // A module of this name in the folder itself is what is meant then.
+    if folder.join(name).exists() || folder.join(format!("{name}.py")).exists() {
+        return folder;
+    }
+    let below = files.iter().filter(|file| file.starts_with(&folder)).take(LOOKED_AT);
+    let found = below.filter_map(|file| std::fs::read_to_string(file).ok()).any(|text| text.lines().any(imports_it));
+    match folder.parent() {
+        Some(parent) if found => parent.to_owned(),
+        _ => folder,
+    }
 }
 
 /// The interpreter's part of the world.

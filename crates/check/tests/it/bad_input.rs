@@ -139,6 +139,15 @@ fn modules_have_the_name_they_are_imported_by() {
 }
 
 #[test]
+fn a_package_without_init_that_is_named_itself_is_imported_by_its_name() {
+    let api = "from shop.client import Client\n\n\nasync def use():\n    Client().get()\n";
+    let root = tree("namespace", &[("shop/client.py", BLOCKS.as_bytes()), ("shop/api.py", api.as_bytes())]);
+    let shop = root.join("shop");
+    let analysis = analyse(&Options { paths: vec![shop.clone()], ..options(&shop) }, &Silent).unwrap();
+    assert_eq!(blocking(&analysis), ["shop.client.Client.get"]);
+}
+
+#[test]
 fn nothing_to_check_is_an_error() {
     let root = tree("nothing", &[("readme.md", b"")]);
     assert!(analyse(&options(&root), &Silent).is_err());
