@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(
             wrong("[[offloads]]\nnames = [\"a b\"]\nargument = 0"),
             "offloads[0]: `a b` is not a dotted name: write `package.module.function`, \
-             `package.module.Class.method`, or `package.*` for everything below"
+             `package.module.Class.method`, `package.make().method` of what a call returns, or `package.*` for everything below"
         );
         assert_eq!(
             wrong("[[guards]]\nnames = [\"a.b\"]\n[[guards]]\nnames = [\"a.{b,c}\"]"),

@@ -97,7 +97,7 @@ impl fmt::Display for TableError {
             Self::WrongValue { place, key, value, takes } => write!(f, "{place}: `{key}` is {value}: it takes {takes}"),
             Self::BadName { place, name } => write!(
                 f,
-                "{place}: `{name}` is not a dotted name: write `package.module.function`, `package.module.Class.method`, or `package.*` for everything below"
+                "{place}: `{name}` is not a dotted name: write `package.module.function`, `package.module.Class.method`, `package.make().method` of what a call returns, or `package.*` for everything below"
             ),
             Self::Twice { place, name } => write!(f, "{place}: `{name}` has an entry already: remove one of the two"),
         }
@@ -347,6 +347,8 @@ fn expand(name: &str, into: &mut Vec<String>) -> Option<()> {
     }
     let dotted = name.strip_suffix(".*").unwrap_or(name);
     let word = |part: &str| {
+        // `psycopg2.connect().commit`: a value is known by the call that made it.
+        let part = part.strip_suffix("()").unwrap_or(part);
         part.starts_with(|first: char| first.is_alphabetic() || first == '_')
             && part.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
     };

@@ -24,7 +24,7 @@ use super::{budget, classes};
 use crate::facts::Certainty;
 
 /// How many definitions are followed in a row.
-pub(super) const DEPTH: u8 = 7;
+pub(super) const DEPTH: u8 = 12;
 /// More possibilities than this tell nothing.
 const WIDTH: usize = 12;
 
@@ -443,9 +443,15 @@ impl<'db> Engine<'db> {
                 let dots = ".".repeat(statement.level as usize);
                 Values::one(Value::External(format!("{dots}{module}.{}", import.alias(&parsed).name)))
             }
-            DefinitionKind::Assignment(assignment) if assignment.unpack().is_none() => {
-                self.evaluate(&model, assignment.value(&parsed), depth)
-            }
+            DefinitionKind::Assignment(assignment) => match assignment.unpack() {
+                None => self.evaluate(&model, assignment.value(&parsed), depth),
+                Some(unpack) => {
+                    let place = place_in(unpack.target(db, &parsed), assignment.target(&parsed));
+                    place.map_or_else(Values::default, |place| {
+                        self.part(&model, assignment.value(&parsed), place, depth - 1)
+                    })
+                }
+            },
             DefinitionKind::AnnotatedAssignment(assignment) => {
                 let value = assignment.value(&parsed).map(|value| self.evaluate(&model, value, depth));
                 match value {
@@ -707,6 +713,36 @@ impl<'db> Engine<'db> {
         values
     }
 
+    /// What an element of a tuple is that a call returns, or that stands there.
+    fn part(&self, model: &SemanticModel<'db>, value: &Expr, place: usize, depth: u8) -> Values<'db> {
+        let mut values = Values::default();
+        if depth == 0 {
+            return values;
+        }
+        match value {
+            Expr::Tuple(ast::ExprTuple { elts, .. }) | Expr::List(ast::ExprList { elts, .. }) => {
+                let plain = !elts.iter().take(place + 1).any(Expr::is_starred_expr);
+                if let Some(element) = elts.get(place).filter(|_| plain) {
+                    values = self.evaluate(model, element, depth);
+                }
+            }
+            Expr::Await(awaited) => return self.part(model, &awaited.value, place, depth),
+            Expr::Call(call) => {
+                for possible in self.callees(model, call, depth - 1).0 {
+                    let Value::Function(function) = possible.value else { continue };
+                    let DefinitionKind::Function(node) = function.kind(self.db) else { continue };
+                    let parsed = parsed_module(self.db, function.python_file(self.db)).load(self.db);
+                    let model = self.model(function);
+                    for returned in given_expressions(&node.node(&parsed).body, false).into_iter().take(WIDTH) {
+                        values.extend(self.part(&model, returned, place, depth - 1));
+                    }
+                }
+            }
+            _ => {}
+        }
+        values
+    }
+
     /// What the variable of a loop may be. Of one that is unpacked only functions are told: which element of the tuple
     /// it is does not matter then.
     fn iterated(&self, model: &SemanticModel<'db>, iterable: &Expr, unpacked: bool, depth: u8) -> Values<'db> {
@@ -912,6 +948,15 @@ pub(super) fn given_expressions(body: &[ast::Stmt], yields: bool) -> Vec<&Expr> 
     let mut given = Given { yields, found: vec![] };
     given.visit_body(body);
     given.found
+}
+
+/// Which element of `a, b = ...` a target is; none behind a star.
+fn place_in(targets: &Expr, target: &Expr) -> Option<usize> {
+    let (Expr::Tuple(ast::ExprTuple { elts, .. }) | Expr::List(ast::ExprList { elts, .. })) = targets else {
+        return None;
+    };
+    let place = elts.iter().position(|element| element.range() == target.range())?;
+    elts[..=place].iter().all(|element| !element.is_starred_expr()).then_some(place)
 }
 
 /// `super()` and `super(C, self)`.
