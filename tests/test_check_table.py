@@ -19,7 +19,16 @@ from support import blocking_calls
 TESTS = Path(__file__).resolve().parent
 EFFECTS = TESTS.parent / "crates" / "check" / "src" / "effects"
 
-PROVED = {**blocking_calls.CALLS, **blocking_calls.COMPUTES, **blocking_calls.RAISES}
+SINCE = {"pathlib.Path.walk": (3, 12), "dbm.sqlite3.open": (3, 13)}
+"""The version of Python that a name came with."""
+
+NOT_YET = {name for name, version in SINCE.items() if sys.version_info < version}
+
+PROVED = {
+    name: call
+    for name, call in {**blocking_calls.CALLS, **blocking_calls.COMPUTES, **blocking_calls.RAISES}.items()
+    if name not in NOT_YET
+}
 
 SAME = {
     "_socket.getaddrinfo": "socket.getaddrinfo",
@@ -40,6 +49,7 @@ ELSEWHERE = {
     *("selectors.DevpollSelector.select", "nt.system"),
     *("pathlib.Path.copy", "pathlib.Path.copy_into", "pathlib.Path.move", "pathlib.Path.move_into"),
     *("dbm.gnu.open", "dbm.ndbm.open", "_gdbm.open", "_dbm.open"),
+    *NOT_YET,
 }
 """Not on this system, not in this version, or not built."""
 
